@@ -1,0 +1,1 @@
+"""Mechanisms that every paper shares. Knows no paper, no Hydra."""

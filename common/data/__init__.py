@@ -1,0 +1,1 @@
+"""The shared data layer: readers of the original layouts, the store, the data module, procedural stand-ins."""

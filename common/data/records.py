@@ -1,0 +1,82 @@
+"""What a reader hands over (`Records`) and what a batch holds (`Sample`): stated once, spoken by all datasets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from torch import Tensor
+
+MaskReader = Callable[[Path, np.ndarray], np.ndarray]
+
+
+class Sample(TypedDict, total=False):
+    """A batch. B images of side S. Keys that the model does not read (`data.reads`) are absent.
+
+    On the device, after `ImageData.on_after_batch_transfer`; from the loader, `image` and `mask` are uint8.
+    """
+
+    image: Tensor  # B,3,S,S float in [-1, 1], RGB
+    mask: Tensor  # B,1,S,S float in {0, 1}, 1 = foreground, cut and flipped like the image
+    attributes: Tensor  # B,A float in {0, 1} (CUB: A = 312, in the order of attributes.txt)
+    label: Tensor  # B int64, class, 0-based into Records.classes
+    row: Tensor  # B int64, row of the image in Records: index into tables over the whole dataset
+    caption: Tensor  # B int64, which of the image's own captions is t
+    other_row: Tensor  # B int64, row of an image of another class ...
+    other_caption: Tensor  # B int64, ... and which of its captions is the mismatched sentence
+    pair: Tensor  # B int64, evaluation only: pair_id, seeds the noise of this pair
+
+
+@dataclass(frozen=True)
+class Records:
+    """One dataset as its reader found it: N images, in a fixed order that does not depend on the file system."""
+
+    name: str  # "cub", "oxford102", "folder"
+    root: Path  # the folder that was read
+    keys: tuple[str, ...]  # N stable names, the image path without extension as the dataset spells it
+    images: tuple[Path, ...]  # N absolute paths
+    labels: np.ndarray  # N int64, 0-based into classes
+    classes: tuple[str, ...]
+    test: np.ndarray  # N bool, True = an image of a test class
+    captions: tuple[tuple[str, ...], ...] = ()  # N tuples of one or more sentences, or () when there are none
+    masks: tuple[Path, ...] = ()  # N paths, or () when the dataset has none
+    read_mask: MaskReader | None = None  # (mask path, RGB uint8 H,W,3) -> uint8 H,W in {0, 1}; module-level function
+    boxes: np.ndarray | None = None  # N,4 float32: x, y, width, height in pixels
+    attributes: np.ndarray | None = None  # N,A uint8 in {0, 1}
+    certainty: np.ndarray | None = None  # N,A uint8: 1 not visible, 2 guessing, 3 probably, 4 definitely
+    attribute_names: tuple[str, ...] = ()  # A names such as has_wing_color::red
+    procedural: bool = False  # drawn by common/data/procedural.py
+    expected: int = 0  # how many images the complete dataset has
+    notes: tuple[str, ...] = field(default=())  # one sentence for each thing that was absent or skipped
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split, ascending int64. split: "train", "test" or "all"."""
+        if split == "all":
+            return np.arange(len(self))
+        return np.flatnonzero(self.test if split == "test" else ~self.test)
+
+    def take(self, rows: np.ndarray) -> "Records":
+        """The same dataset with only these rows, in this order."""
+
+        def cut(values: tuple) -> tuple:
+            return tuple(values[i] for i in rows) if values else ()
+
+        def pick(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            keys=cut(self.keys),
+            images=cut(self.images),
+            labels=self.labels[rows],
+            test=self.test[rows],
+            captions=cut(self.captions),
+            masks=cut(self.masks),
+            boxes=pick(self.boxes),
+            attributes=pick(self.attributes),
+            certainty=pick(self.certainty),
+        )
