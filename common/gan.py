@@ -1,0 +1,181 @@
+"""The short base of every GAN here: manual optimisation whose traps are closed (see docs/decisions/001)."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common.blocks import frozen_prefixes
+from common.data.records import Sample
+from common.errors import UserError
+from common.losses import weighted
+
+CHECKPOINT_FORMAT = 1
+
+
+def paired_noise(pairs: Tensor, width: int, *, seed: int = 0) -> Tensor:
+    """One draw from N(0, I) for each pair id: B int64 -> B,width on the CPU, whatever the batch it stands in."""
+    rows = [
+        torch.randn(width, generator=torch.Generator().manual_seed(seed * 1_000_003 + int(pair)))
+        for pair in pairs.tolist()
+    ]
+    return torch.stack(rows)
+
+
+class GANModule(LightningModule):
+    """Steps, averages and checkpoints for two optimisers: the generator's first, then the discriminator's.
+
+    A paper writes `training_step` (fakes drawn once; D before G; each under `toggled_optimizer`), hands its terms to
+    `descend` and implements `sample`. Counted here: a step is one update of the generator.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+    def __init__(
+        self,
+        *,
+        ema_decay: float | None = None,
+        accumulate: int = 1,
+        clip_g: float | None = None,
+        clip_d: float | None = None,
+        grad_norm_every: int = 500,
+    ) -> None:
+        """accumulate: batches summed before an update. clip_*: largest gradient norm, or null for none."""
+        super().__init__()
+        self.automatic_optimization = False
+        self.ema_decay, self.accumulate, self.grad_norm_every = ema_decay, accumulate, grad_norm_every
+        self.clip = {"g": clip_g, "d": clip_d}
+        self.images_seen = 0
+        self.ema_generator: AveragedModel | None = None
+        self.pending: dict[str, Tensor] = {}
+        self.sound: Tensor | None = None
+
+    def average_generator(self) -> None:
+        """Call at the end of `__init__`: keeps the running average of the generator, and of nothing else."""
+        if self.ema_decay is not None:
+            average = get_ema_multi_avg_fn(self.ema_decay)
+            self.ema_generator = AveragedModel(self.generator, multi_avg_fn=average, use_buffers=True)
+            self.ema_generator.requires_grad_(False)
+
+    @property
+    def serving(self) -> nn.Module:
+        """The generator to evaluate and to show: the average where one is kept."""
+        return self.generator if self.ema_generator is None else self.ema_generator.module
+
+    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
+        """Images in [-1, 1] for a batch. Evaluation, figures, demo and export all come through here."""
+        raise NotImplementedError
+
+    # ---- one step
+
+    def opts(self) -> tuple[LightningOptimizer, ...]:
+        """The optimisers, generator's first. Only the generator's updates count in `trainer.global_step`.
+
+        Lightning adds one to global_step for each optimiser, which halves `max_steps` and misnames checkpoints.
+        """
+        optimizers = cast(list[LightningOptimizer], self.optimizers())
+        for other in optimizers[1:]:
+            other._on_before_step = other._on_after_step = lambda: None
+        return tuple(optimizers)
+
+    def window(self, batch_idx: int) -> tuple[bool, bool, int]:
+        """(first of its accumulation window, last of it, batches in it); the last window of an epoch may be short."""
+        total = self.trainer.num_training_batches
+        start = batch_idx - batch_idx % self.accumulate
+        size = int(min(self.accumulate, total - start))
+        return batch_idx == start, batch_idx == start + size - 1, size
+
+    def descend(
+        self,
+        opt: LightningOptimizer,
+        terms: Mapping[str, Tensor],
+        weights: Mapping[str, float | None],
+        side: str,
+        batch_idx: int,
+    ) -> None:
+        """One descent of `side` ("g" or "d") on the weighted terms: zero, backward, clip, step; remembers the terms."""
+        first, last, size = self.window(batch_idx)
+        total = weighted(terms, weights)
+        if first:
+            opt.zero_grad(set_to_none=True)
+        self.manual_backward(total / size)
+        if last:
+            limit = self.clip[side]
+            if limit is not None:
+                self.clip_gradients(opt, gradient_clip_val=limit, gradient_clip_algorithm="norm")
+            opt.step()
+            if side == "g" and self.ema_generator is not None:
+                self.ema_generator.update_parameters(self.generator)
+        self.pending |= {f"train/{side}/{name}": term.detach() for name, term in terms.items()}
+        self.pending[f"train/loss_{side}"] = total.detach()
+        finite = torch.isfinite(total.detach())
+        self.sound = finite if self.sound is None else self.sound & finite
+
+    def gradient_norms(self, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter], side: str) -> None:
+        """Every `grad_norm_every` steps: the norm of each term's own gradient, to see which term leads."""
+        if not self.grad_norm_every or self.trainer.global_step % self.grad_norm_every:
+            return
+        moving = [p for p in parameters if p.requires_grad]
+        for name, term in terms.items():
+            grads = torch.autograd.grad(term, moving, retain_graph=True, allow_unused=True)
+            squares = [g.float().square().sum() for g in grads if g is not None]
+            self.pending[f"train/{side}/grad_norm_{name}"] = torch.stack(squares).sum().sqrt()
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        self.images_seen += len(batch["row"]) * self.trainer.world_size
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0 or batch_idx + 1 == self.trainer.num_training_batches:
+            self.check_sound()
+            self.log_dict(self.pending | {"progress/images": float(self.images_seen)})
+        self.pending = {}
+
+    def on_train_epoch_end(self) -> None:
+        """Schedulers by hand, once an epoch: under manual optimisation Lightning ignores their interval."""
+        self.check_sound()  # before the checkpoint of this epoch is written
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers] if schedulers else []:
+            cast(torch.optim.lr_scheduler.LRScheduler, scheduler).step()
+
+    def check_sound(self) -> None:
+        """Stop on a loss that is not finite. Looked at where values are read anyway, so it costs no extra wait."""
+        if self.sound is not None and not bool(self.sound):
+            values = {name: float(value) for name, value in self.pending.items()}
+            bad = sorted(name for name, value in values.items() if not math.isfinite(value)) or ["an earlier batch"]
+            raise UserError(
+                f"the loss became NaN or infinite in epoch {self.current_epoch} ({', '.join(bad)}); the last "
+                "checkpoint is from before that: lower the learning rate or set trainer.precision=32-true, and start again"
+            )
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves frozen networks out and adds what is not a tensor, as plain values only."""
+        frozen = frozen_prefixes(self)
+        if frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(frozen)}
+        checkpoint["suite"] = {
+            "format": CHECKPOINT_FORMAT,
+            "model": type(self).__name__,
+            "images_seen": self.images_seen,
+            "g_steps": self.trainer.global_step if self._trainer is not None else 0,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses another model's file and puts the frozen networks back, so that loading stays strict."""
+        suite = checkpoint.get("suite", {})
+        if suite.get("model") != type(self).__name__:
+            raise UserError(
+                f"this checkpoint is of {suite.get('model', 'another program')}, not of {type(self).__name__}: "
+                "give the file of this model, or the model of this file"
+            )
+        self.images_seen = int(suite["images_seen"])
+        frozen = frozen_prefixes(self)
+        if frozen:
+            mine = {k: v for k, v in self.state_dict().items() if k.startswith(frozen)}
+            checkpoint["state_dict"] = mine | checkpoint["state_dict"]

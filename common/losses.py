@@ -1,0 +1,39 @@
+"""Costs as functions: logits or statistics in, one scalar out. No network, weight, config or device inside."""
+
+from collections.abc import Callable, Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Cost = Callable[[Tensor], Tensor]
+
+# name -> (cost of calling these logits real, cost of calling them fake); means over the batch, in float32
+ADVERSARIAL: dict[str, tuple[Cost, Cost]] = {
+    "lsgan": (lambda d: (d.float() - 1).square().mean(), lambda d: d.float().square().mean()),
+    "bce": (lambda d: F.softplus(-d.float()).mean(), lambda d: F.softplus(d.float()).mean()),
+}
+
+
+def kl_log_std(mu: Tensor, log_std: Tensor, reduction: str = "mean") -> Tensor:
+    """KL(N(mu, exp(log_std)^2) || N(0, 1)), SIMGAN Eq. 3. mu, log_std: B,C; log_std is log sigma, not log variance.
+
+    "mean" averages over batch and dimensions (as SISGAN and StackGAN do); "sum" adds the dimensions up.
+    """
+    mu, log_std = mu.float(), log_std.float()
+    terms = -log_std + 0.5 * ((2 * log_std).exp() + mu.square() - 1)
+    return terms.mean() if reduction == "mean" else terms.sum(1).mean()
+
+
+def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float | None]) -> Tensor:
+    """The sum of weight x term. A weight of null says that the term is absent on purpose; 0 measures it only.
+
+    Raises KeyError unless both name exactly the same terms: silence is how ablations go wrong.
+    """
+    present = {name: weight for name, weight in weights.items() if weight is not None}
+    if set(terms) != set(present):
+        raise KeyError(f"terms {sorted(terms)} do not match the weights {sorted(present)}")
+    parts = [weight * terms[name] for name, weight in present.items()]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

@@ -1,0 +1,284 @@
+"""SIMGAN's training: Eq. 1 to 4 and the step of Sec. 2, in the paper's own terms.
+
+B batch, S image side, D width of the sentence vector. Written t own sentence, t-bar a sentence of another class,
+phi and phi-bar their vectors, x-hat the edit, x-tilde the edit taken back (the cycle).
+"""
+
+from contextlib import nullcontext
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import StepLR
+
+from common.blocks import Frozen
+from common.data.records import Records, Sample
+from common.errors import UserError
+from common.gan import GANModule, paired_noise
+from common.losses import ADVERSARIAL, kl_log_std
+from simgan.networks import Discriminator, Generator, still_statistics
+from simgan.sentences import sentence_table
+from simgan.vse import load_text_encoder
+
+
+class SIMGAN(GANModule):
+    """One generator and one discriminator edit a photo by a sentence (Yu et al., ICIP 2019)."""
+
+    # where each term of conf/loss/simgan.yaml comes from; `task=describe` prints it
+    SOURCES: ClassVar[dict[str, str]] = {
+        "d.real": "Eq. 1, (D(x, phi) - 1)^2",
+        "d.mismatch": "Eq. 1, D(x, phi-bar)^2",
+        "d.fake": "Eq. 1, D(x-hat, phi-bar)^2",
+        "g.adversarial": "Eq. 1 as the generator's least-squares counterpart, (D(x-hat, phi-bar) - 1)^2",
+        "g.cycle": "Eq. 2, |x-tilde - x|",
+        "g.conditioning": "Eq. 3, KL of the conditioning augmentation for phi-bar",
+        "g.identity": "not in the paper: CycleGAN's remedy for colour drift, |G(x, phi) - x|",
+    }
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        loss: dict[str, dict[str, float | None]],
+        text_encoder: str | None = None,
+        phi_cache: str | None = None,
+        phi_dim: int = 300,
+        phi_norm: bool = False,
+        ngf: int = 64,
+        n_res: int = 16,
+        first_kernel: int = 3,
+        res_post_relu: bool = True,
+        trunk_skip: bool = False,
+        ca_dim: int = 128,
+        ca_bias: bool = False,
+        ca_mode: str = "sample",
+        ca_reduction: str = "mean",
+        share_generators: bool = True,
+        ndf: int = 64,
+        d_max: int | None = 512,
+        text_dim: int = 128,
+        adversarial: str = "lsgan",
+        cycle_text: str = "mean",
+        relevant_match_prob: float = 0.0,
+        bn_update: str = "first_pass",
+        eval_bn: str = "running",
+        lr: float = 2e-4,
+        betas: list[float] | None = None,
+        lr_halve_every: int = 50,
+        fused: bool = True,
+        recompute: bool = False,
+        ema_decay: float | None = None,
+        accumulate: int = 1,
+        clip_g: float | None = None,
+        clip_d: float | None = None,
+        grad_norm_every: int = 500,
+    ) -> None:
+        """Plain values only; conf/model/simgan.yaml says where each comes from.
+
+        text_encoder: a `model=vse` artifact or a third-party file; needed to fit and to sample, not to describe.
+        phi_cache: folder for the table of sentence vectors, or null for none.
+        """
+        super().__init__(
+            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
+        )
+        self.save_hyperparameters()
+        self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi_dim, phi_norm
+        self.ca_mode, self.ca_reduction, self.cycle_text = ca_mode, ca_reduction, cycle_text
+        self.relevant_match_prob, self.bn_update, self.eval_bn = relevant_match_prob, bn_update, eval_bn
+        self.lr, self.betas, self.lr_halve_every, self.fused = lr, betas or [0.5, 0.999], lr_halve_every, fused
+        self.real, self.fake = ADVERSARIAL[adversarial]
+
+        def make_generator() -> Generator:
+            return Generator(
+                phi_dim=phi_dim,
+                ngf=ngf,
+                n_res=n_res,
+                first_kernel=first_kernel,
+                res_post_relu=res_post_relu,
+                trunk_skip=trunk_skip,
+                ca_dim=ca_dim,
+                ca_bias=ca_bias,
+                recompute=recompute,
+            )
+
+        def make_discriminator() -> Discriminator:
+            return Discriminator(image_size=image_size, phi_dim=phi_dim, ndf=ndf, d_max=d_max, text_dim=text_dim)
+
+        self.generator, self.discriminator = make_generator(), make_discriminator()
+        self.generator_back, self.discriminator_back = None, None
+        if not share_generators:  # the "two sets" that Sec. 1 says other methods need
+            self.generator_back, self.discriminator_back = make_generator(), make_discriminator()
+        self.average_generator()
+        self.text_file, self.phi_cache = text_encoder, phi_cache
+        self.text_encoder: Frozen | None = None
+        self.phi: Tensor | None = None  # N,captions,D: every sentence of the data set, encoded once
+
+    # ---- text
+
+    def read_text(self, records: Records | None = None) -> None:
+        """Loads the frozen text encoder and, given records, the table of all their sentences' vectors (Sec. 2.1)."""
+        if self.text_encoder is None:
+            if self.text_file is None:
+                raise UserError(
+                    "SIMGAN needs a text encoder: give model.text_encoder=FILE, or run `python run.py model=vse` first"
+                )
+            encoder = load_text_encoder(self.text_file)
+            if encoder.dim != self.phi_dim:
+                raise UserError(
+                    f"the text encoder {self.text_file} gives {encoder.dim} numbers a sentence and model.phi_dim is "
+                    f"{self.phi_dim}: set model.phi_dim={encoder.dim}"
+                )
+            self.text_encoder = Frozen(encoder).to(self.device)
+        if records is not None:
+            self.phi = sentence_table(self.text_encoder.net, records, self.phi_cache).to(self.device)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.read_text(self.trainer.datamodule.records)  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        assert self.phi is not None
+        self.phi = self.phi.to(self.device)
+
+    def look_up(self, row: Tensor, caption: Tensor) -> Tensor:
+        """phi of sentence `caption` of image `row`: B int64 twice -> B,D."""
+        assert self.phi is not None, "read_text(records) comes first"
+        phi = self.phi[row, caption]
+        return F.normalize(phi, dim=1) if self.phi_norm else phi
+
+    def encode(self, sentences: list[str]) -> Tensor:
+        """phi of free text: n sentences -> n,D on this module's device."""
+        self.read_text()
+        assert self.text_encoder is not None
+        phi = self.text_encoder.net.encode(sentences).to(self.device)
+        return F.normalize(phi, dim=1) if self.phi_norm else phi
+
+    # ---- one training step (Sec. 2; D before G as in SISGAN)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> None:
+        opt_g, opt_d = self.opts()
+        x = batch["image"]
+        own = self.look_up(batch["row"], batch["caption"])  # phi
+        wrong = self.look_up(batch["other_row"], batch["other_caption"])  # phi-bar
+        target = self.targets(own, wrong)
+
+        c, mu, log_sigma = self.generator.condition(target, mode=self.ca_mode)
+        edit = self.generator.edit(x, c)  # x-hat, once: both updates read it
+        back = self.go_back(edit, own)  # x-tilde
+        sets = [(self.discriminator, edit, target)]
+        if self.discriminator_back is not None:
+            sets.append((self.discriminator_back, back, own))
+
+        with self.toggled_optimizer(opt_d):
+            terms = self.d_terms(x, own, wrong, sets)
+            self.gradient_norms(terms, self.discriminator.parameters(), "d")
+            self.descend(opt_d, terms, self.loss["d"], "d", batch_idx)
+        with self.toggled_optimizer(opt_g):
+            terms = self.g_terms(x, own, back, mu, log_sigma, sets)
+            self.descend(opt_g, terms, self.loss["g"], "g", batch_idx)
+
+        self.pending["train/mean_abs_mu"] = mu.detach().float().abs().mean()
+        self.pending["train/mean_sigma"] = log_sigma.detach().float().exp().mean()
+
+    def targets(self, own: Tensor, wrong: Tensor) -> Tensor:
+        """What to edit towards: t-bar, or with `relevant_match_prob` the own sentence (SISGAN: 0.5). B,D -> B,D."""
+        if self.relevant_match_prob == 0:
+            return wrong
+        keep = torch.rand(len(own), 1, device=own.device) < self.relevant_match_prob
+        return torch.where(keep, own, wrong)
+
+    def go_back(self, edit: Tensor, own: Tensor) -> Tensor:
+        """x-tilde = G(x-hat, phi), Sec. 2.3. The shared generator's running statistics describe the first pass only,
+        because inference runs no other (`bn_update`)."""
+        net = self.generator_back or self.generator
+        shared = self.generator_back is None and self.bn_update == "first_pass"
+        with still_statistics(net) if shared else nullcontext():
+            return net(edit, own, mode="mean" if self.ca_mode == "mean" else self.cycle_text)
+
+    def d_terms(
+        self, x: Tensor, own: Tensor, wrong: Tensor, sets: list[tuple[Discriminator, Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Eq. 1. The text enters after the trunk, so both real terms share it; real and fake are never one BN batch."""
+        terms: dict[str, Tensor] = {}
+        for number, (net, fake, phi) in enumerate(sets):
+            h = net.trunk(x)
+            scores = {"real": net.head(h, own), "mismatch": net.head(h, wrong), "fake": net(fake.detach(), phi)}
+            for name, score in scores.items():
+                cost = self.real(score) if name == "real" else self.fake(score)
+                terms[name] = terms[name] + cost if number else cost
+                if not number:
+                    self.pending[f"train/score_{name}"] = score.detach().float().mean()
+        return terms
+
+    def g_terms(
+        self,
+        x: Tensor,
+        own: Tensor,
+        back: Tensor,
+        mu: Tensor,
+        log_sigma: Tensor,
+        sets: list[tuple[Discriminator, Tensor, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Eq. 4: adversarial, cycle (Eq. 2) and conditioning (Eq. 3); terms with a null weight are not computed."""
+        costs = [self.real(net(fake, phi)) for net, fake, phi in sets]
+        terms = {"adversarial": costs[0] if len(costs) == 1 else costs[0] + costs[1]}
+        if self.loss["g"]["cycle"] is not None:
+            terms["cycle"] = F.l1_loss(back.float(), x)
+        if self.loss["g"]["conditioning"] is not None:
+            terms["conditioning"] = kl_log_std(mu, log_sigma, self.ca_reduction)
+        if self.loss["g"]["identity"] is not None:
+            with still_statistics(self.generator):
+                terms["identity"] = F.l1_loss(self.generator(x, own, mode="mean").float(), x)
+        return terms
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[StepLR]]:
+        """Adam for both sides, halved every 50 epochs (Sec. 3.1): lr(e) = lr 0.5^floor(e / 50)."""
+        sides = ((self.generator, self.generator_back), (self.discriminator, self.discriminator_back))
+        optimizers: list[torch.optim.Optimizer] = []
+        for nets in sides:
+            parameters = [p for net in nets if net is not None for p in net.parameters()]
+            betas = (float(self.betas[0]), float(self.betas[1]))
+            optimizers.append(torch.optim.Adam(parameters, lr=self.lr, betas=betas, fused=self.fused))
+        return optimizers, [StepLR(opt, self.lr_halve_every, gamma=0.5) for opt in optimizers]
+
+    # ---- serving
+
+    def draw(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str | None = None) -> Tensor:
+        """G(x, phi) as inference runs it: x B,3,S,S in [-1, 1], phi B,D -> B,3,S,S. eps B,ca_dim or drawn.
+
+        `eval_bn=batch` normalises by the batch's own statistics instead of the running ones.
+        """
+        net = self.serving
+        was_training = net.training
+        net.train(self.eval_bn == "batch")
+        try:
+            with torch.no_grad(), still_statistics(net) if self.eval_bn == "batch" else nullcontext():
+                return net(x, phi, eps, mode or self.ca_mode).float()
+        finally:
+            net.train(was_training)
+
+    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
+        """x-hat for each image and its mismatched sentence; noise from the pair's id, else from `generator`."""
+        x = batch["image"]
+        phi = self.look_up(batch["other_row"], batch["other_caption"])
+        width = self.hparams["ca_dim"]
+        if "pair" in batch:
+            eps = paired_noise(batch["pair"], width).to(x.device)
+        else:
+            device = generator.device if generator is not None else x.device
+            eps = torch.randn(len(x), width, generator=generator, device=device).to(x.device)
+        return self.draw(x, phi, eps)
+
+    def grid(self, batch: Sample) -> dict[str, Tensor]:
+        """Columns of the picture of progress: x, two edits by one sentence, and the first taken back (Sec. 2.3)."""
+        x = batch["image"]
+        own = self.look_up(batch["row"], batch["caption"])
+        rng = torch.Generator().manual_seed(0)
+        edits = [self.sample(batch, rng), self.sample(batch, rng)]
+        return {
+            "x": x,
+            "x-hat": edits[0],
+            "x-hat, other noise": edits[1],
+            "x-tilde": self.draw(edits[0], own, mode="mean"),
+        }

@@ -1,0 +1,197 @@
+"""SIMGAN's generator and discriminator (Sec. 2, Fig. 2). No losses here.
+
+B batch, S side of the image (256 in the paper), C channels, D = 300 width of the sentence vector phi.
+Origins of what the paper leaves open are in docs/simgan.md; each such choice is an argument.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from math import log2
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from common.errors import UserError
+
+SLOPE = 0.2  # LeakyReLU, Sec. 3.1
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights N(0, 0.02^2), biases 0, BN gamma N(1, 0.02^2), beta 0. Not in the paper: SISGAN and TensorLayer code."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def still_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise by batch statistics and leave the running buffers alone (all three of each BatchNorm)."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [m.track_running_stats for m in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracked in zip(norms, before, strict=True):
+            norm.track_running_stats = tracked
+
+
+class ConditioningAugmentation(nn.Module):
+    """phi: B,D -> mu, log sigma: B,ca_dim each (Sec. 2.4; no bias as in SISGAN). log sigma is not a log variance."""
+
+    def __init__(self, *, phi_dim: int, ca_dim: int, bias: bool) -> None:
+        super().__init__()
+        self.mu = nn.Sequential(nn.Linear(phi_dim, ca_dim, bias=bias), nn.LeakyReLU(SLOPE))
+        self.log_sigma = nn.Sequential(nn.Linear(phi_dim, ca_dim, bias=bias), nn.LeakyReLU(SLOPE))
+
+    def forward(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mu(phi), self.log_sigma(phi)
+
+
+class ResidualUnit(nn.Module):
+    """conv-BN-ReLU-conv-BN plus identity, then ReLU (ResNet v1, reference [19] of the paper). B,C,H,W -> B,C,H,W."""
+
+    def __init__(self, channels: int, *, post_relu: bool) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.post = nn.ReLU() if post_relu else nn.Identity()
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.post(h + self.branch(h))
+
+
+class Generator(nn.Module):
+    """G(x, phi): the photo x edited to fit the sentence phi; 21,168,195 parameters at the defaults (Sec. 2.1).
+
+    x: B,3,S,S in [-1, 1], S divisible by 4; phi: B,D -> B,3,S,S in (-1, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        phi_dim: int = 300,
+        ngf: int = 64,
+        n_res: int = 16,
+        first_kernel: int = 3,
+        res_post_relu: bool = True,
+        trunk_skip: bool = False,
+        ca_dim: int = 128,
+        ca_bias: bool = False,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.ca_dim, self.trunk_skip, self.recompute = ca_dim, trunk_skip, recompute
+        self.augment = ConditioningAugmentation(phi_dim=phi_dim, ca_dim=ca_dim, bias=ca_bias)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, ngf, first_kernel, 1, first_kernel // 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(ngf, 2 * ngf, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * ngf),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(2 * ngf, 4 * ngf, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(4 * ngf),
+            nn.ReLU(inplace=True),
+        )
+        self.joint = nn.Sequential(
+            nn.Conv2d(4 * ngf + ca_dim, 4 * ngf, 3, 1, 1, bias=False), nn.BatchNorm2d(4 * ngf), nn.ReLU(inplace=True)
+        )
+        self.residual = nn.Sequential(*(ResidualUnit(4 * ngf, post_relu=res_post_relu) for _ in range(n_res)))
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(4 * ngf, 2 * ngf, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * ngf),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * ngf, ngf, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(ngf),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(ngf, 3, 3, 1, 1),
+            nn.Tanh(),
+        )
+        initialise(self)
+
+    def forward(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> Tensor:
+        """eps: B,ca_dim, used as it is; None draws it. mode "mean" takes c = mu and draws nothing."""
+        return self.edit(x, self.condition(phi, eps, mode)[0])
+
+    def condition(self, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> tuple[Tensor, Tensor, Tensor]:
+        """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.4). phi: B,D."""
+        mu, log_sigma = self.augment(phi)
+        if mode == "mean":
+            return mu, mu, log_sigma
+        if eps is None:
+            eps = torch.randn_like(mu)
+        return mu + log_sigma.exp() * eps, mu, log_sigma
+
+    def edit(self, x: Tensor, c: Tensor) -> Tensor:
+        """x: B,3,S,S, c: B,ca_dim -> B,3,S,S. The code is laid over the S/4 grid after the encoder (Fig. 2)."""
+        h = self.encoder(x)
+        h = self.joint(torch.cat([h, c[:, :, None, None].expand(-1, -1, *h.shape[2:])], 1))  # B,4ngf+ca,S/4,S/4
+        trunk = self.recomputed(h) if self.recompute and torch.is_grad_enabled() else self.residual(h)
+        return self.decoder(h + trunk if self.trunk_skip else trunk)
+
+    def recomputed(self, h: Tensor) -> Tensor:
+        """The trunk with its activations computed again on the way back, which halves what a step stores.
+
+        The second run keeps the running statistics still, or they would move twice.
+        """
+        for unit in self.residual:
+
+            def contexts(unit: nn.Module = unit) -> tuple[nullcontext, object]:
+                return nullcontext(), still_statistics(unit)
+
+            h = checkpoint(unit, h, use_reentrant=False, context_fn=contexts)
+        return h
+
+
+class Discriminator(nn.Module):
+    """D(x, phi): does the photo fit the sentence? Eight convolutions, 11,523,521 parameters at 256 px (Sec. 2.1).
+
+    x: B,3,S,S, phi: B,D -> B scores, raw: least squares wants no sigmoid. The text enters after the strided
+    convolutions, so `trunk(x)` serves several sentences.
+    """
+
+    def __init__(
+        self, *, image_size: int = 256, phi_dim: int = 300, ndf: int = 64, d_max: int | None = 512, text_dim: int = 128
+    ) -> None:
+        super().__init__()
+        depth = log2(image_size / 4)
+        if depth != int(depth) or depth < 1:
+            raise UserError(
+                f"SIMGAN's discriminator needs an image side of 4 x a power of two, and {image_size} is not"
+            )
+        widths = [ndf * 2**i if d_max is None else min(ndf * 2**i, d_max) for i in range(int(depth))]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True)]
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after)]
+            layers += [nn.LeakyReLU(SLOPE, inplace=True)]
+        self.trunk = nn.Sequential(*layers)  # -> B,C,4,4
+        joint = 8 * ndf if d_max is None else min(8 * ndf, d_max)
+        self.text = nn.Sequential(nn.Linear(phi_dim, text_dim), nn.LeakyReLU(SLOPE))
+        self.joint = nn.Sequential(
+            nn.Conv2d(widths[-1] + text_dim, joint, 1, bias=False),
+            nn.BatchNorm2d(joint),
+            nn.LeakyReLU(SLOPE, inplace=True),
+        )
+        self.score = nn.Conv2d(joint, 1, 4)
+        initialise(self)
+
+    def forward(self, x: Tensor, phi: Tensor) -> Tensor:
+        return self.head(self.trunk(x), phi)
+
+    def head(self, h: Tensor, phi: Tensor) -> Tensor:
+        """h: B,C,4,4 from `trunk`, phi: B,D -> B scores. Each call is a batch of its own for BatchNorm."""
+        text = self.text(phi)[:, :, None, None].expand(-1, -1, 4, 4)
+        return self.score(self.joint(torch.cat([h, text], 1))).flatten()
