@@ -148,7 +148,7 @@ class GANModule(LightningModule):
             bad = sorted(name for name, value in values.items() if not math.isfinite(value)) or ["an earlier batch"]
             raise UserError(
                 f"the loss became NaN or infinite in epoch {self.current_epoch} ({', '.join(bad)}); the last "
-                "checkpoint is from before that: lower the learning rate or set trainer.precision=32-true, and start again"
+                "checkpoint is from before that: lower the learning rate or set trainer.precision=32-true, and go on"
             )
 
     # ---- checkpoints

@@ -114,6 +114,12 @@ class SIMGAN(GANModule):
         self.text_encoder: Frozen | None = None
         self.phi: Tensor | None = None  # N,captions,D: every sentence of the data set, encoded once
 
+    def examples(self) -> dict[str, tuple[Tensor, ...]]:
+        """Inputs of each network for `task=describe`, on the device in force."""
+        size, phi = self.image_size, torch.empty(2, self.phi_dim, device="meta")
+        pair = (torch.empty(2, 3, size, size, device="meta"), phi)
+        return {"generator": pair, "discriminator": pair, "generator_back": pair, "discriminator_back": pair}
+
     # ---- text
 
     def read_text(self, records: Records | None = None) -> None:

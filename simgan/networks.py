@@ -44,6 +44,21 @@ def still_statistics(module: nn.Module) -> Iterator[None]:
             norm.track_running_stats = tracked
 
 
+@contextmanager
+def idle_statistics(module: nn.Module) -> Iterator[None]:
+    """Run BatchNorm as in training but move no running statistics: for a forward pass that is run a second time."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms if m.num_batches_tracked is not None]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, seen) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(seen)  # type: ignore[union-attr]
+
+
 class ConditioningAugmentation(nn.Module):
     """phi: B,D -> mu, log sigma: B,ca_dim each (Sec. 2.4; no bias as in SISGAN). log sigma is not a log variance."""
 
@@ -143,16 +158,12 @@ class Generator(nn.Module):
         return self.decoder(h + trunk if self.trunk_skip else trunk)
 
     def recomputed(self, h: Tensor) -> Tensor:
-        """The trunk with its activations computed again on the way back, which halves what a step stores.
-
-        The second run keeps the running statistics still, or they would move twice.
-        """
+        """The trunk with its activations computed again on the way back, which halves what a step stores."""
         for unit in self.residual:
-
-            def contexts(unit: nn.Module = unit) -> tuple[nullcontext, object]:
-                return nullcontext(), still_statistics(unit)
-
-            h = checkpoint(unit, h, use_reentrant=False, context_fn=contexts)
+            tracked = unit.branch[1].track_running_stats  # type: ignore[union-attr, index]
+            again = idle_statistics(unit) if tracked else still_statistics(unit)
+            contexts = nullcontext(), again
+            h = checkpoint(unit, h, use_reentrant=False, context_fn=lambda contexts=contexts: contexts)
         return h
 
 

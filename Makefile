@@ -1,0 +1,44 @@
+# `make demo` and `make test` work on a fresh machine: both make .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test test-all check format bench smoke constraints
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)   ## train, score and show SIMGAN on drawn birds: no data, no GPU, no account
+	$(BIN)/python run.py model=simgan data=cub preset=toy
+
+test: $(READY)   ## the fast tests
+	$(BIN)/python -m pytest
+
+test-all: $(READY) ## the slow tests too (GPU tests are skipped without one)
+	$(BIN)/python -m pytest -m ""
+
+check: $(READY)  ## format, lint, types, fast tests: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(READY) ## put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+smoke: $(READY)  ## one batch through training, checkpoint and evaluation
+	$(BIN)/python run.py model=simgan data=cub preset=fast
+
+bench: $(READY)  ## speed of the store, the step and the metrics; writes docs/performance.md
+	$(BIN)/python -m tests.bench
+
+constraints: $(READY) ## pin what is installed now
+	(echo '# Versions that were tested together; pip install -c constraints.txt. Written by `make constraints`.'; \
+	 $(BIN)/python -m pip freeze --exclude-editable) > constraints.txt

@@ -1,0 +1,24 @@
+"""Objects from plain configuration: {_target_: dotted.path, argument: value, ...}."""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from common.errors import UserError
+
+
+def locate(target: str) -> Any:
+    """The class or function of a dotted path."""
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def build(spec: dict[str, Any], **more: Any) -> Any:
+    """Calls the `_target_` with the other keys and `more`; an argument that it does not know is the user's error."""
+    call = locate(spec["_target_"])
+    arguments = {key: value for key, value in spec.items() if key != "_target_"} | more
+    known = inspect.signature(call).parameters
+    strange = [name for name in arguments if name not in known]
+    if strange:
+        raise UserError(f"{spec['_target_']} has no setting {strange[0]}: it has {', '.join(known)}")
+    return call(**arguments)

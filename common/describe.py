@@ -1,0 +1,94 @@
+"""task=describe: what a command would build, said without data and without weights."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from common.blocks import Frozen
+from common.build import build
+
+
+def describe(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Networks with exact parameter counts and shapes, loss terms with weight and source, needs, steps an epoch.
+
+    The key "text" holds the same for reading.
+    """
+    with torch.device("meta"):  # shapes without memory
+        model = build(cfg["model"] | {key: None for key in cfg.get("needs", {})})
+    facts: dict[str, Any] = {
+        "paper": cfg["paper"],
+        "model": cfg["chosen"]["model"],
+        "data": {"name": cfg["data"]["name"], "source": cfg["data"]["source"], "image_size": cfg["data"]["image_size"]},
+        "networks": networks(model),
+        "losses": losses(cfg.get("loss") or {}, getattr(model, "SOURCES", {})),
+        "needs": {key: need["model"] for key, need in cfg.get("needs", {}).items()},
+        "training": training(cfg),
+    }
+    return facts | {"text": as_text(facts)}
+
+
+def networks(model: LightningModule) -> dict[str, Any]:
+    """name -> parameters, and input and output shapes where the model gives examples of its inputs."""
+    examples: dict[str, tuple[Tensor, ...]] = model.examples() if hasattr(model, "examples") else {}
+    found: dict[str, Any] = {}
+    for name, child in model.named_children():
+        if isinstance(child, Frozen) or name == "ema_generator":
+            continue
+        many = isinstance(child, nn.ModuleList)
+        for key, net in ((f"{name}.{i}", part) for i, part in enumerate(child)) if many else ((name, child),):  # type: ignore[arg-type]
+            count = sum(p.numel() for p in net.parameters())
+            if not count:
+                continue
+            found[key] = {"parameters": count}
+            if key in examples:
+                output = net(*examples[key])
+                found[key]["input"] = [list(x.shape) for x in examples[key]]
+                found[key]["output"] = [list(y.shape) for y in (output if isinstance(output, tuple) else (output,))]
+    return found
+
+
+def losses(weights: dict[str, Any], sources: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"term": f"{side}.{name}", "weight": weight, "source": sources.get(f"{side}.{name}", "not stated")}
+        for side, terms in weights.items()
+        for name, weight in terms.items()
+    ]
+
+
+def training(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Steps and images of an epoch: of the complete data set, or of the drawn one as it was asked for."""
+    images = cfg["data"].get("train_images") if cfg["data"]["source"] == "real" else None
+    batch, limit = cfg["data"]["batch_size"], cfg["trainer"]["limit_train_batches"]
+    steps = None if images is None else images // batch
+    if isinstance(limit, int) and not isinstance(limit, bool) and steps is not None:
+        steps = min(steps, limit)
+    return {
+        "batch_size": batch,
+        "steps_per_epoch": steps,
+        "images_per_epoch": None if steps is None else steps * batch,
+        "max_epochs": cfg["trainer"]["max_epochs"],
+        "precision": cfg["trainer"]["precision"],
+    }
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    lines = [facts["paper"], f"model={facts['model']} data={facts['data']['name']} ({facts['data']['source']})", ""]
+    for name, net in facts["networks"].items():
+        shapes = ""
+        if "input" in net:
+            shapes = "  " + " ".join(map(str, net["input"])) + " -> " + " ".join(map(str, net["output"]))
+        lines.append(f"{name:24}{net['parameters']:>14,} parameters{shapes}")
+    lines += ["", "loss terms"] if facts["losses"] else []
+    for term in facts["losses"]:
+        weight = "absent" if term["weight"] is None else f"{term['weight']:g}"
+        lines.append(f"  {term['term']:22}{weight:>8}  {term['source']}")
+    if facts["needs"]:
+        needs = ", ".join(f"{key} (model={model})" for key, model in facts["needs"].items())
+        lines += ["", f"needs first: {needs}; trained where no file is given"]
+    told = facts["training"]
+    steps = told["steps_per_epoch"]
+    epoch = "known once the data is read" if steps is None else f"{steps} steps, {told['images_per_epoch']:,} images"
+    lines += ["", f"an epoch: {epoch}; batch {told['batch_size']}, {told['max_epochs']} epochs, {told['precision']}"]
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""Score a model: each edit is drawn once, seen once by each network that judges it, and every number is labelled."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from common.build import build
+from common.classifier import load_classifier
+from common.control import ColourMatch
+from common.data.module import ImageData
+from common.data.pairs import Pairs, make_pairs, read_csv, write_csv
+from common.data.records import Sample
+from common.errors import UserError
+from common.extractors import ClassifierExtractor, Extractor, InceptionExtractor, extract, find_inception
+from common.gan import GANModule
+from common.metrics import Features, require_enough, score, to_uint8
+from common.runs import short_hash
+
+log = logging.getLogger(__name__)
+Numbers = dict[str, float | None]
+
+
+class Measure(Protocol):
+    """A paper's own numbers, gathered batch by batch beside the common ones."""
+
+    def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
+        """batch on the device; images B,3,S,S float in [-1, 1], what the model made of it; its B target sentences."""
+
+    def compute(self) -> Numbers:
+        """Every number by name; None = not measured, and `protocol` says why."""
+
+    def protocol(self) -> dict[str, Any]:
+        """What the numbers depend on, plain values."""
+
+
+def extractor_for(options: dict[str, Any], classifier: str | None) -> Extractor | None:
+    """The network of FID, KID and IS: the standard Inception where it is on disk, else the data set's classifier."""
+    if options["extractor"] is None:
+        return None
+    if options["extractor"] not in ("auto", "inception", "classifier"):
+        raise UserError(f"metrics.extractor={options['extractor']} is not known: choose auto, inception or classifier")
+    weights = None if options["extractor"] == "classifier" else find_inception(options["inception"])
+    if weights is not None:
+        return InceptionExtractor(weights)
+    if options["extractor"] == "inception" or classifier is None:
+        raise UserError(
+            "the 2015-12-05 Inception weights are not on disk: give metrics.inception=FILE, or let a classifier stand "
+            "in with metrics.extractor=auto (its numbers are labelled and compare with nothing else)"
+        )
+    return ClassifierExtractor(load_classifier(classifier))
+
+
+def needs_classifier(options: dict[str, Any]) -> bool:
+    """Whether `extractor_for` will ask for a classifier, so that none is trained in vain."""
+    kind = options["extractor"]
+    return kind == "classifier" or (kind == "auto" and find_inception(options["inception"]) is None)
+
+
+def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> tuple[Pairs, Path]:
+    """The fixed pairs of a data set's test classes, written once; every method is scored on the same file."""
+    if options.get("pairs"):
+        path = Path(options["pairs"])
+        return read_csv(path, data.records), path
+    made = make_pairs(data.records, "test", options["pairs_per_image"], options["seed"])
+    records = data.records
+    digest = short_hash([records.keys, options["pairs_per_image"], options["seed"]])
+    path = folder / f"pairs_{records.name}_test-{digest}.csv"
+    if not path.is_file():
+        write_csv(made, records, path)
+    return made, path
+
+
+def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_size: int) -> Features:
+    """Features of the test images, kept beside the other artifacts: no run embeds them again."""
+    rows = data.rows("test")
+    store = [str(data.store.folder.name), data.image_size, [int(row) for row in rows]]
+    path = folder / f"features_{data.records.name}_{extractor.name}-{short_hash([store, extractor.hash])}.pt"
+    if path.is_file():
+        return Features(**torch.load(path, weights_only=True))
+    device = next(extractor.parameters()).device
+    loader = data.eval_loader(rows=rows, batch_size=batch_size, reads=("image",))
+    found = extract(extractor, (to_uint8(data.move(batch, device)["image"]) for batch in loader))
+    torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, path)
+    return found
+
+
+def evaluate(
+    model: GANModule,
+    data: ImageData,
+    options: dict[str, Any],
+    measures: dict[str, Any],
+    files: dict[str, str],
+    folder: Path,
+) -> tuple[Numbers, dict[str, Any], dict[str, float]]:
+    """Numbers, protocol and cost of a model on the test classes.
+
+    options: conf/metrics. measures: the paper's own Measure as a `_target_`. files: artifacts of needed networks.
+    folder: where pairs and the features of real images are kept.
+    """
+    began = time.perf_counter()
+    device = model.device
+    model.eval()
+    model.read_text(data.records)  # type: ignore[operator]
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs, pairs_file = evaluation_pairs(data, options, folder)
+    extractor = extractor_for(options, files.get("classifier"))
+    batch_size = 64 if device.type == "cuda" else 16
+    if extractor is not None:
+        extractor.to(device)
+        require_enough(len(data.rows("test")), len(pairs), allow_few=options["allow_few"])
+    own: list[Measure] = [build(measures, model=model, data=data, options=options, judge=files.get("judge"))]
+    if data.records.procedural:
+        own.append(ColourMatches(data))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def edits() -> Iterator[Tensor]:
+        done = 0
+        for loaded in data.pair_loader(pairs, batch_size):
+            batch = data.move(loaded, device)
+            images = model.sample(batch)
+            sentences = list(pairs.text[done : done + len(images)])
+            for measure in own:
+                measure.update(batch, images, sentences)
+            done += len(images)
+            yield to_uint8(images)
+
+    numbers: Numbers = {}
+    protocol: dict[str, Any] = {"data": data.records.name, "procedural": data.records.procedural}
+    if extractor is None:
+        for _ in edits():
+            pass
+    else:
+        fake = extract(extractor, edits())
+        real = real_features(extractor, data, folder, batch_size)
+        subset = options["kid_subset_size"]
+        values, labels = score(
+            real,
+            fake,
+            reference=f"{data.records.name} test, centre crop {data.image_size}",
+            splits=options["splits"],
+            kid_subset=subset if subset <= min(len(real), len(fake)) else None,
+            kid_subsets=options["kid_subsets"],
+            allow_few=options["allow_few"],
+        )
+        numbers |= values
+        protocol |= asdict(labels)
+    for measure in own:
+        numbers |= measure.compute()
+        protocol |= measure.protocol()
+    protocol |= {"pairs": pairs_file.name, "n_pairs": len(pairs), "image_size": data.image_size}
+    seconds = time.perf_counter() - began
+    cost = {"seconds": round(seconds, 2), "images_per_second": round(len(pairs) / seconds, 2)}
+    if device.type == "cuda":
+        cost["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    return numbers, protocol, cost
+
+
+class ColourMatches:
+    """The control metric on procedural data: do the colours of the edit match its sentence? The source photo, which
+    ignores the sentence, gives the level of chance."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.edit, self.source = ColourMatch(data.records), ColourMatch(data.records)
+
+    def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
+        self.edit.update(images, batch["row"], sentences)
+        self.source.update(batch["image"], batch["row"], sentences)
+
+    def compute(self) -> Numbers:
+        source = self.source.compute()
+        return {**self.edit.compute(), "colour_match_of_source": source["colour_match"]}
+
+    def protocol(self) -> dict[str, Any]:
+        return {"colour_match": "share of the parts named by the sentence whose colour in the edit is the named one"}

@@ -1,0 +1,209 @@
+"""Fit one model: the Lightning trainer with the callbacks that every run has."""
+
+import csv
+import errno
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from common.data.module import ImageData
+from common.errors import UserError
+from common.figures import FixedGrid
+from common.progress import WholeRun
+from common.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """A checkpoint is written beside its place and moved there, so that a kill or a full disk leaves the old one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        part = Path(f"{path}.part")
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            part.replace(path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if full or "file write failed" in str(error) or "PytorchStreamWriter" in str(error):
+                raise UserError(
+                    f"{path} could not be written, the disk is full: the checkpoint before it is whole; free space and "
+                    "start the same command again"
+                ) from None
+            raise
+
+
+class SeedEachBatch(Callback):
+    """Random numbers as a function of (seed, epoch, batch, rank): a resumed run draws what the straight one drew.
+
+    Saved generator states would not do it, because the order of draws between them differs.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(hash(place) % 2**63)  # a hash of ints is the same in every process
+
+
+class Status(Callback):
+    """status.json after every epoch and at every end."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.began = folder, time.time()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            seconds = round(time.time() - self.began, 1)
+            epochs = trainer.current_epoch + 1
+            self.folder.say("running", epochs=epochs, max_epochs=trainer.max_epochs, seconds=seconds)
+
+    def on_exception(self, trainer: pl.Trainer, model: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.is_global_zero:
+            stopped = isinstance(exception, KeyboardInterrupt)
+            facts = {} if stopped else {"error": f"{type(exception).__name__}: {exception}"}
+            self.folder.say("interrupted" if stopped else "failed", **facts)
+
+
+class AppendingWriter(ExperimentWriter):
+    """Lightning's CSV writer deletes the file of an earlier start; this one goes on with it."""
+
+    def _check_log_dir_exists(self) -> None:
+        if self._fs.isfile(self.metrics_file_path):
+            with self._fs.open(self.metrics_file_path, "r", newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+
+class MetricsCSV(CSVLogger):
+    """metrics.csv in the run folder, kept over resumes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="")
+
+    @property
+    def log_dir(self) -> str:
+        return str(self._root_dir)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = AppendingWriter(log_dir=self.log_dir)
+        return self._experiment
+
+    def forget_after(self, step: int) -> None:
+        """Drops the rows past a step: a killed epoch is run again from its start and logs them anew."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            names, rows = reader.fieldnames or [], [row for row in reader if int(row["step"]) < step]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def trainer_for(
+    options: Mapping[str, Any], folder: RunFolder, *, seed: int, loggers: list[Logger], grid: bool
+) -> pl.Trainer:
+    """A Lightning trainer from conf/trainer. grid: draw the fixed inputs every `grid_every` epochs."""
+    gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if options["accelerator"] in ("gpu", "cuda") and not gpu:
+        raise UserError("trainer.accelerator=gpu and no GPU is to be seen here: choose trainer=cpu, or see task=doctor")
+    precision = options["precision"]
+    if precision == "auto":
+        precision = "bf16-mixed" if gpu else "32-true"
+    every, keep = int(options["checkpoint_every"]), int(options["keep_every"])
+    places = folder.path / "checkpoints"
+    callbacks: list[Callback] = [
+        SeedEachBatch(seed),
+        Status(folder),
+        WholeRun(),
+        ModelCheckpoint(
+            places, filename="last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
+        ),
+        ModelCheckpoint(
+            places,
+            filename="e{epoch:04d}",
+            auto_insert_metric_name=False,
+            every_n_epochs=keep,
+            save_top_k=-1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if grid:
+        callbacks.insert(2, FixedGrid(folder.path / "samples", every=int(options["grid_every"])))
+    return pl.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=options["devices"],
+        num_nodes=options["num_nodes"],
+        strategy=options["strategy"],
+        precision=precision,
+        deterministic=options["deterministic"],
+        benchmark=not options["deterministic"],
+        sync_batchnorm=bool(options["sync_batchnorm"]) and int(options["devices"]) * int(options["num_nodes"]) > 1,
+        max_epochs=options["max_epochs"],
+        limit_train_batches=options["limit_train_batches"] or 1.0,
+        log_every_n_steps=options["log_every_n_steps"],
+        use_distributed_sampler=False,  # EpochPlan cuts the global batch by rank itself
+        plugins=[AtomicCheckpoints()],
+        callbacks=callbacks,
+        logger=loggers,
+        enable_model_summary=False,
+        default_root_dir=folder.path,
+        num_sanity_val_steps=0,
+    )
+
+
+def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
+    """channels_last and in-place compile of a GAN's networks: faster, same numbers up to rounding."""
+    gpu = options["accelerator"] != "cpu" and torch.cuda.is_available()
+    nets = [net for name, net in model.named_children() if name.startswith(("generator", "discriminator"))]
+    for net in nets:
+        if options["channels_last"]:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        mode = options["compile"]
+        if mode not in (False, None) and (mode != "auto" or gpu):
+            net.compile(mode="default" if mode == "auto" else mode)  # in place, so that keys keep their names
+
+
+def fit(
+    model: pl.LightningModule,
+    data: ImageData,
+    folder: RunFolder,
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    resume: str,
+    loggers: list[Logger],
+) -> pl.Trainer:
+    """Trains to `max_epochs`, going on from the folder's last checkpoint. Returns the trainer, done."""
+    checkpoint = folder.resume_from(resume)
+    trainer = trainer_for(options, folder, seed=seed, loggers=loggers, grid=hasattr(model, "grid"))
+    lay_out(model, options)
+    if checkpoint is not None:
+        facts = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+        log.info("going on from %s: %d epochs done", checkpoint, facts["epoch"] + 1)
+        batches = facts["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+        for logger in loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.forget_after(batches)
+    if trainer.is_global_zero:
+        folder.say("running", started=time.strftime("%Y-%m-%dT%H:%M:%S"), max_epochs=options["max_epochs"])
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return trainer

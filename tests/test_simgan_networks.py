@@ -1,0 +1,148 @@
+"""The networks of the paper to the last parameter, and what their inputs may and may not change."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import UserError
+from simgan.networks import Discriminator, Generator, still_statistics
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({}, 21_168_195),
+        ({"n_res": 4}, 7_000_131),
+        ({"first_kernel": 7}, 21_175_875),
+        ({"ca_bias": True}, 21_168_451),
+        ({"ngf": 128}, 83_809_411),
+    ],
+)
+def test_generator_counts(options: dict, parameters: int) -> None:
+    with torch.device("meta"):
+        assert count(Generator(**options)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters", "convolutions"),
+    [
+        ({}, 11_523_521, 8),
+        ({"image_size": 128}, 7_328_193, 7),
+        ({"image_size": 64}, 3_132_865, 6),
+        ({"d_max": None}, 45_868_481, 8),
+    ],
+)
+def test_discriminator_counts(options: dict, parameters: int, convolutions: int) -> None:
+    with torch.device("meta"):
+        net = Discriminator(**options)
+    assert count(net) == parameters
+    assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == convolutions
+
+
+def test_generator_parts_and_shapes() -> None:
+    with torch.device("meta"):
+        net = Generator()
+        seen = []
+        net.residual.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+        net.joint.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+        out = net(torch.empty(2, 3, 256, 256), torch.empty(2, 300))
+    assert out.shape == (2, 3, 256, 256)
+    assert seen == [(2, 384, 64, 64), (2, 256, 64, 64)]
+    parts = [net.encoder, net.joint, net.residual, net.augment]
+    assert [count(part) for part in parts] == [657_920, 885_248, 18_890_752, 76_800]
+    assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == 3 + 1 + 32 + 1
+    assert sum(isinstance(m, nn.ConvTranspose2d) for m in net.modules()) == 2
+
+
+def test_images_stay_in_range_and_any_side_divisible_by_four_goes() -> None:
+    net = Generator(ngf=4, n_res=1, phi_dim=6)
+    out = net(torch.rand(2, 3, 36, 52) * 2 - 1, torch.randn(2, 6))
+    assert out.shape == (2, 3, 36, 52)
+    assert out.abs().max() < 1
+
+
+def test_scores_are_one_for_each_image_also_for_one() -> None:
+    net = Discriminator(image_size=32, ndf=4, d_max=16, phi_dim=6).eval()
+    assert net(torch.randn(1, 3, 32, 32), torch.randn(1, 6)).shape == (1,)
+
+
+@pytest.mark.parametrize("side", [48, 100, 4])
+def test_a_side_without_a_grid_of_four_is_refused(side: int) -> None:
+    with pytest.raises(UserError, match="power of two"):
+        Discriminator(image_size=side)
+
+
+def test_shared_trunk_equals_separate_calls() -> None:
+    torch.manual_seed(0)
+    net = Discriminator(image_size=32, ndf=8, d_max=32, phi_dim=6)
+    x, own, wrong = torch.randn(4, 3, 32, 32), torch.randn(4, 6), torch.randn(4, 6)
+    h = net.trunk(x)
+    for phi in (own, wrong):
+        torch.testing.assert_close(net.head(h, phi), net(x, phi), atol=1e-5, rtol=0)
+
+
+def test_noise_and_mode_in_eval() -> None:
+    torch.manual_seed(0)
+    net = Generator(ngf=8, n_res=2, phi_dim=6).eval()
+    x, phi = torch.rand(3, 3, 16, 16) * 2 - 1, torch.randn(3, 6)
+    eps, other = torch.randn(3, 128), torch.randn(3, 128)
+    assert torch.equal(net(x, phi, eps), net(x, phi, eps))
+    assert not torch.equal(net(x, phi, eps), net(x, phi, other))
+    torch.manual_seed(1)
+    first = net(x, phi, mode="mean")
+    torch.manual_seed(2)
+    assert torch.equal(first, net(x, phi, mode="mean"))
+    assert not torch.equal(net(x, phi), net(x, phi))
+    alone = net(x[1:2], phi[1:2], eps[1:2])
+    torch.testing.assert_close(alone, net(x, phi, eps)[1:2], atol=1e-6, rtol=0)
+
+
+def test_a_second_pass_leaves_the_running_statistics_alone() -> None:
+    net = Generator(ngf=4, n_res=1, phi_dim=6)
+    x, phi = torch.rand(2, 3, 16, 16), torch.randn(2, 6)
+    net(x, phi)
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    with still_statistics(net):
+        still = net(x, phi, mode="mean")
+    assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
+    torch.testing.assert_close(still, net(x, phi, mode="mean"))
+    assert not all(torch.equal(value, before[name]) for name, value in net.named_buffers())
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_recomputed_activations_change_neither_gradients_nor_statistics(still: bool) -> None:
+    torch.manual_seed(0)
+    plain = Generator(ngf=4, n_res=2, phi_dim=6)
+    saving = Generator(ngf=4, n_res=2, phi_dim=6, recompute=True)
+    saving.load_state_dict(plain.state_dict())
+    x, phi, eps = torch.rand(2, 3, 16, 16), torch.randn(2, 6), torch.randn(2, 128)
+    for net in (plain, saving):
+        if still:
+            with still_statistics(net):
+                out = net(x, phi, eps)
+        else:
+            out = net(x, phi, eps)
+        out.square().sum().backward()
+    for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    for a, b in zip(plain.buffers(), saving.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_sum_over_the_trunk_has_relu_after_it_unless_told() -> None:
+    kinds = [type(Generator(ngf=4, n_res=1, phi_dim=6, res_post_relu=on).residual[0].post) for on in (True, False)]
+    assert kinds == [nn.ReLU, nn.Identity]
+
+
+def test_initial_weights() -> None:
+    torch.manual_seed(0)
+    net = Generator(ngf=16, n_res=4)
+    weights = torch.cat([m.weight.flatten() for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)])
+    gammas = torch.cat([m.weight for m in net.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.02)
+    assert gammas.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert gammas.std().item() == pytest.approx(0.02, rel=0.2)
