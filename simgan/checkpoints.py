@@ -3,14 +3,18 @@
 They were saved by Python 2 and PyTorch 0.2 or 0.3. Nothing here ever unpickles an object.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from common.classifier import ImageClassifier, build, file_hash, recognise
 from common.errors import UserError
+from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from simgan.sisgan import SISGANGenerator
+from simgan.vse import JointEmbedding, TextEncoder
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -47,12 +51,19 @@ def load_strict(
     *,
     source: str | Path = "the state dict",
 ) -> None:
-    """Loads a state whose keys and shapes are exactly the module's, or raises UserError that names the first few.
+    """Loads a state whose keys and shapes are exactly the module's, as `check_fit` has it."""
+    state = without_parallel(state)
+    check_fit(module, state, tolerate, source)
+    module.load_state_dict(state, strict=False)  # what may be missing stays as it is
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], tolerate: Sequence[str], source: str | Path) -> None:
+    """UserError that names the first few keys by which a state does not fit a module.
 
     tolerate: last parts of keys that may be missing. PyTorch <= 0.3 kept no num_batches_tracked in a BatchNorm.
     source: the file, for the message.
     """
-    state, expected = without_parallel(state), module.state_dict()
+    expected = module.state_dict()
     missing = [name for name in expected if name not in state and name.rpartition(".")[2] not in tolerate]
     unexpected = [name for name in state if name not in expected]
     reshaped = [
@@ -66,7 +77,6 @@ def load_strict(
         raise UserError(
             f"{source} does not fit {type(module).__name__} ({'; '.join(faults)}): give a file of that very network."
         )
-    module.load_state_dict(state, strict=False)  # what may be missing stays as it is
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
@@ -86,3 +96,66 @@ def load_sisgan(path: str | Path) -> SISGANGenerator:
     generator = SISGANGenerator(encoder="vgg" if vgg else "conv", vgg_input="unit")
     load_strict(generator, state, source=path)
     return generator.eval()
+
+
+class SISGANEmbedding(nn.Module):
+    """The networks of `text_embedding_{birds,flowers}.pth`, for their names and shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.txt_encoder = nn.GRU(300, 300)
+        self.W = nn.Linear(4096, 300, bias=False)  # W_I
+        self.img_encoder = build("vgg16", 1000)
+
+
+def read_embedding(path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """SISGAN's visual-semantic embedding, `text_embedding_{birds,flowers}.pth`: a state for each of its networks."""
+    state = without_parallel(read_weights(path))
+    state = {name: value for name, value in state.items() if not name.startswith("feat_extractor.")}  # VGG's fc6, fc7
+    with torch.device("meta"):
+        networks = SISGANEmbedding()
+    check_fit(networks, state, (), path)
+    return {
+        part: {name.removeprefix(f"{part}."): v for name, v in state.items() if name.startswith(f"{part}.")}
+        for part, _ in networks.named_children()
+    }
+
+
+def read_vse(path: str | Path, words: str | Path, wanted: Collection[str] = ()) -> TextEncoder:
+    """phi of SISGAN's `text_embedding_{birds,flowers}.pth`, which holds no word vectors.
+
+    words: fastText's `wiki.en.bin`, as it was trained with, through the optional package fasttext; or a text file of
+        300-wide vectors such as `wiki.en.vec`, in which a word outside the file (or beyond its first 100,000 and not
+        `wanted`) is 0.
+    """
+    return text_side(read_embedding(path)["txt_encoder"], path, words, wanted)
+
+
+def read_vse_judge(path: str | Path, words: str | Path, wanted: Collection[str] = ()) -> JointEmbedding:
+    """Both sides of the same file: VGG-16's fc7 and W_I, and `read_vse`."""
+    states = read_embedding(path)
+    text = text_side(states["txt_encoder"], path, words, wanted)
+    project = nn.Linear(4096, 300, bias=False)
+    project.load_state_dict(states["W"])
+    images = ImageClassifier(recognise(states["img_encoder"], path), text.hash)
+    return JointEmbedding(text=text, images=images, project=project, hash=text.hash)
+
+
+def text_side(gru: dict[str, Tensor], path: str | Path, words: str | Path, wanted: Collection[str]) -> TextEncoder:
+    """The GRU behind the vectors of a file. The hash is of all that decides phi: it names the cache of sentences."""
+    digest = hashlib.sha256(file_hash(path).encode())
+    vocabulary: Vocabulary | FastText
+    if Path(words).suffix == ".bin":
+        vocabulary = FastText(words)
+        width, net = vocabulary.vectors(["bird"]).shape[1], SentenceEncoder(words=None)
+        digest.update(vocabulary.hash.encode())
+    else:
+        known, table = read_vectors(words, wanted)
+        vocabulary = Vocabulary(known)
+        width, net = table.shape[1], SentenceEncoder(words=len(vocabulary), word_dim=table.shape[1])
+        net.freeze_words(table)
+        digest.update(vocabulary.hash.encode() + table.numpy().tobytes())
+    if width != 300:
+        raise UserError(f"the vectors in {words} are {width} wide and {path} reads 300: give fastText's wiki.en.")
+    net.gru.load_state_dict(gru)
+    return TextEncoder(vocabulary=vocabulary, net=net, hash=digest.hexdigest()[:8])
