@@ -46,7 +46,7 @@ def choices(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "sizes")
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and not path.name.endswith("sizes"))
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -242,7 +242,8 @@ def describe(cfg: Config, door: Door) -> None:
     from common.describe import describe as told
 
     facts = told(cfg)
-    print(json.dumps(facts, indent=1) if cfg["format"] == "json" else facts["text"])
+    text = facts.pop("text")
+    print(json.dumps(facts, indent=1) if cfg["format"] == "json" else text)
 
 
 def prepare(cfg: Config, door: Door) -> None:

@@ -4,6 +4,7 @@ import csv
 import errno
 import logging
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ from common.progress import WholeRun
 from common.runs import RunFolder
 
 log = logging.getLogger(__name__)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # banners and tips; errors still come through
+for known in (
+    "isinstance.treespec",  # inside Lightning, torch 2.15
+    ".*smaller than the logging interval",  # the last batch of an epoch is logged whatever the interval
+    ".*in eval mode at the start of training",  # frozen networks are, on purpose
+    ".*does not have many workers",  # the store needs none
+    "Checkpoint directory .* exists",  # a resumed run
+):
+    warnings.filterwarnings("ignore", message=f".*{known}")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -102,6 +112,9 @@ class MetricsCSV(CSVLogger):
         if self._experiment is None:
             self._experiment = AppendingWriter(log_dir=self.log_dir)
         return self._experiment
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """config.yaml of the run folder says it all."""
 
     def forget_after(self, step: int) -> None:
         """Drops the rows past a step: a killed epoch is run again from its start and logs them anew."""
