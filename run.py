@@ -219,6 +219,7 @@ def finish_loggers(code: int) -> None:
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One job of a command or of a sweep."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     words = list(hydra_config.overrides.task)

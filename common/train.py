@@ -36,20 +36,25 @@ for known in (
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """A checkpoint is written beside its place and moved there, so that a kill or a full disk leaves the old one."""
+    """A checkpoint is written beside its place and moved there, so that a kill or a full disk leaves the old one.
+
+    Lightning's own writer goes through the system's temporary folder, from which a move need not be atomic.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        part = Path(f"{path}.part")
+        place = Path(path)
+        part = place.with_name(f"{place.name}.part")
         try:
-            super().save_checkpoint(checkpoint, part, storage_options)
-            part.replace(path)
-        except (OSError, RuntimeError) as error:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
+            part.replace(place)
+        except BaseException as error:
             part.unlink(missing_ok=True)
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if full or "file write failed" in str(error) or "PytorchStreamWriter" in str(error):
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            if full or "PytorchStreamWriter" in str(error):
                 raise UserError(
-                    f"{path} could not be written, the disk is full: the checkpoint before it is whole; free space and "
-                    "start the same command again"
+                    f"{place} could not be written, the disk is full: the checkpoint before it is whole; free space "
+                    "and start the same command again"
                 ) from None
             raise
 
