@@ -51,7 +51,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         except BaseException as error:
             part.unlink(missing_ok=True)
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            if full or "PytorchStreamWriter" in str(error):
+            if full or "inline_container" in str(error):  # what torch says when a write comes up short
                 raise UserError(
                     f"{place} could not be written, the disk is full: the checkpoint before it is whole; free space "
                     "and start the same command again"

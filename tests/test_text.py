@@ -1,6 +1,8 @@
 """Tokens, vocabulary, word vectors and the sentence encoder (check 13 of SIMGAN's specification)."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,10 +76,11 @@ def test_state_is_that_of_a_gru_by_hand() -> None:
     torch.manual_seed(0)
     net = SentenceEncoder(words=5, word_dim=4, dim=3)
     assert net.embedding is not None
-    cell, h = net.gru, torch.zeros(3)
+    w_ih, w_hh, b_ih, b_hh = net.gru.parameters()
+    h = torch.zeros(3)
     for word in (2, 4):
-        gi = cell.weight_ih_l0 @ net.embedding.weight[word] + cell.bias_ih_l0
-        gh = cell.weight_hh_l0 @ h + cell.bias_hh_l0
+        gi = w_ih @ net.embedding.weight[word] + b_ih
+        gh = w_hh @ h + b_hh
         r, z = (gi[:6] + gh[:6]).sigmoid().chunk(2)
         h = (1 - z) * (gi[6:] + r * gh[6:]).tanh() + z * h
     torch.testing.assert_close(net(torch.tensor([[2, 4, 0]]), torch.tensor([2]))[0], h)
@@ -122,17 +125,13 @@ def test_fasttext_package_absent_or_present(tmp_path: Path, monkeypatch: pytest.
     """A stand-in for the optional third-party package: vectors of (length, 1)."""
     binary = tmp_path / "wiki.en.bin"
     binary.write_bytes(b"x")
-    monkeypatch.setitem(__import__("sys").modules, "fasttext", None)
+    monkeypatch.setitem(sys.modules, "fasttext", None)
     with pytest.raises(UserError, match="needs the package fasttext"):
         FastText(binary)
-    monkeypatch.delitem(__import__("sys").modules, "fasttext")
-    package = tmp_path / "site" / "fasttext.py"
-    package.parent.mkdir()
-    package.write_text(
-        "class Model:\n    def get_word_vector(self, word): return [float(len(word)), 1.0]\n"
-        "def load_model(path): return Model()\n"
+    package = SimpleNamespace(
+        load_model=lambda _: SimpleNamespace(get_word_vector=lambda word: [float(len(word)), 1.0])
     )
-    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setitem(sys.modules, "fasttext", package)
     words = FastText(binary)
     vectors, lengths = words.encode(["a red bird", "bird"])
     assert vectors.tolist() == [[[1, 1], [3, 1], [4, 1]], [[4, 1], [0, 0], [0, 0]]]
