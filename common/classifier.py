@@ -1,0 +1,359 @@
+"""Image classifiers: trained on a data set here or read from torchvision's files, then frozen to serve features.
+
+B images, S side, F width of the penultimate layer (fc7 after ReLU for VGG and AlexNet, else pooled), K classes.
+"""
+
+import hashlib
+import logging
+import math
+import pickle
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from common.blocks import Frozen
+from common.data.records import Sample
+from common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+SIDES = {  # the side each architecture was made for
+    "inception_v3": 299,
+    **dict.fromkeys(["vgg16", "vgg16_bn", "vgg19", "alexnet", "resnet18", "resnet50", "resnet101"], 224),
+    **dict.fromkeys(["vgg16_tiny", "vgg16_bn_tiny", "alexnet_tiny"], 64),
+}
+
+
+def build(arch: str, classes: int) -> nn.Module:
+    """A torchvision network with a head of K classes, freshly initialised. `*_tiny`: channels / 8, fc width 128."""
+    if arch not in SIDES:
+        raise UserError(f"there is no classifier '{arch}': choose one of {', '.join(SIDES)}.")
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if arch == "inception_v3" else {}
+    if not arch.endswith("_tiny"):
+        return torchvision.models.get_model(arch, weights=None, num_classes=classes, **options)
+    with torch.device("meta"):
+        net = torchvision.models.get_model(arch.removesuffix("_tiny"), weights=None, num_classes=classes)
+    return shrink(net, classes)
+
+
+def shrink(net: nn.Module, classes: int) -> nn.Module:
+    """VGG or AlexNet with the same layer list, every channel count / 8 and 128 in place of 4096."""
+
+    def small(layer: nn.Module, head: bool) -> nn.Module:
+        match layer:
+            case nn.Conv2d():
+                fan_in = max(3, layer.in_channels // 8)
+                conv = nn.Conv2d(fan_in, layer.out_channels // 8, layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+                return conv
+            case nn.BatchNorm2d():
+                return nn.BatchNorm2d(layer.num_features // 8)
+            case nn.Linear():
+                fan_in = 128 if layer.in_features == 4096 else layer.in_features // 8
+                return nn.Linear(fan_in, classes if head else 128)
+        return layer
+
+    features, _, classifier = net.children()
+    net.features = nn.Sequential(*(small(layer, False) for layer in features.children()))
+    *layers, last = classifier.children()
+    net.classifier = nn.Sequential(*(small(layer, False) for layer in layers), small(last, True))
+    return net
+
+
+def body_and_head(net: nn.Module) -> tuple[nn.Sequential, nn.Linear]:
+    """The same network in two parts: images -> B,F and B,F -> B,K. The children of all of them run in order."""
+    *parts, last = net.children()
+    if isinstance(last, nn.Linear):  # ResNet, Inception
+        return nn.Sequential(*parts, nn.Flatten()), last
+    *layers, head = last.children()  # VGG, AlexNet
+    return nn.Sequential(*parts, nn.Flatten(), *layers), cast(nn.Linear, head)
+
+
+def prepare(images: Tensor, side: int, mean: list[float], std: list[float]) -> Tensor:
+    """Images B,3,*,* in [-1, 1] as a classifier wants them: side `side`, normalised. Antialiased bilinear."""
+    if images.shape[-2:] != (side, side):
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    m, s = (torch.tensor(v, device=images.device, dtype=images.dtype).view(3, 1, 1) for v in (mean, std))
+    return (images * 0.5 + 0.5 - m) / s
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """What a weights file holds, read without running any code from it."""
+    if not Path(path).is_file():
+        raise UserError(f"no weights file at {path}: give the path of one, or leave it out to have one trained.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path} is no readable weights file ({first}): download or train it again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, no weights: give a state dict or an export.")
+    return content
+
+
+def file_hash(path: str | Path) -> str:
+    """First 8 hexadecimal digits of the file's SHA-256, as torchvision writes them into its file names."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def recognise(state: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """An export for a torchvision state dict: architecture and K by keys and shapes, ImageNet's normalisation."""
+    state = state.get("state_dict", state)
+    state = {str(k).replace("module.", ""): v for k, v in state.items() if "AuxLogits" not in k}
+    head = next((k for k in ("fc.bias", "classifier.6.bias") if isinstance(state.get(k), Tensor)), None)
+
+    def shapes(tensors: dict[str, Any]) -> dict[str, torch.Size]:
+        return {k: v.shape for k, v in tensors.items() if isinstance(v, Tensor) and "num_batches" not in k}
+
+    for arch in SIDES if head else ():
+        with torch.device("meta"):
+            net = build(arch, len(state[str(head)]))
+        if shapes(net.state_dict()) == shapes(state):
+            k = len(state[str(head)])
+            data = "imagenet" if k == 1000 else Path(path).stem
+            known = {"arch": arch, "classes": [str(i) for i in range(k)], "image_size": SIDES[arch], **IMAGENET}
+            return {"format": FORMAT, "kind": "classifier", "data": data, "accuracy": None, "state_dict": state} | known
+    raise UserError(
+        f"{path} holds no classifier known here: give an export or torchvision weights of {', '.join(SIDES)}."
+    )
+
+
+class ImageClassifier(Frozen):
+    """A classifier that only serves: eval mode, frozen, float32 also under autocast. Gradients reach the images."""
+
+    def __init__(self, export: dict[str, Any], hash: str) -> None:
+        """export: what `Classifier.export` gives. hash: of the file it came from."""
+        with torch.device("meta"):
+            net = build(export["arch"], len(export["classes"]))
+        # strict, but for the batch counters that files of PyTorch 0.3 and older lack
+        counters = {k: torch.tensor(0) for k in net.state_dict() if k.endswith("num_batches_tracked")}
+        net.load_state_dict(counters | export["state_dict"], assign=True)  # without a second copy of 528 MB
+        super().__init__(net.float())
+        self.info = {k: v for k, v in export.items() if k != "state_dict"}
+        self.name, self.hash = f"classifier-{export['data']}", hash
+        self.classes: list[str] = export["classes"]
+        self.width = body_and_head(net)[1].in_features
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images B,3,*,* in [-1, 1] of any size -> penultimate features B,F and logits B,K, float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            x = prepare(images.float(), self.info["image_size"], self.info["mean"], self.info["std"])
+            body, head = body_and_head(self.net)
+            penultimate = body(x)
+            return penultimate, head(penultimate)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits B,K."""
+        return self.features(images)[1]
+
+    def export(self) -> dict[str, Any]:
+        """Plain values and tensors, from which this can be made again."""
+        return self.info | {"state_dict": self.net.state_dict()}
+
+
+def read_export(path: str | Path, kind: str) -> dict[str, Any]:
+    """An artifact of this suite, made by `model=<kind>`."""
+    content = read_weights(path)
+    if content.get("kind") != kind:
+        found = f"a {content['kind']}" if "kind" in content else "something else"
+        raise UserError(f"{path} holds {found}, not a {kind}: give the file that model={kind} made.")
+    return content
+
+
+def load_classifier(path: str | Path) -> ImageClassifier:
+    """An export of `model=classifier`."""
+    return ImageClassifier(read_export(path, "classifier"), file_hash(path))
+
+
+def load_image_encoder(path: str | Path) -> ImageClassifier:
+    """An export of `model=classifier`, or torchvision's own file such as vgg16-397923af.pth."""
+    content = read_weights(path)
+    return ImageClassifier(
+        content if content.get("kind") == "classifier" else recognise(content, path), file_hash(path)
+    )
+
+
+class Classifier(LightningModule):
+    """Trains a torchvision architecture on the classes of a data set's training split.
+
+    Where ImageNet weights are absent this gives VSE its image features and the metrics their extractor.
+    """
+
+    net: nn.Module
+    target: Tensor  # class of Records -> 0..K-1, -1 for a class that the training split lacks
+    held: Tensor  # row of Records -> measured, not learnt
+
+    def __init__(
+        self,
+        *,
+        arch: str,
+        image_size: int,
+        classes: int | None = None,
+        weights: str | None = None,
+        optimizer: str = "sgd",
+        lr: float = 0.01,
+        head_lr_factor: float = 10.0,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        warmup_epochs: float = 5.0,
+        label_smoothing: float = 0.1,
+        held_out: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        """classes: K, or null to take it from the data. image_size: what the network sees.
+
+        weights: a file to fine-tune from; the head then learns `head_lr_factor` times faster. optimizer: sgd or adam.
+        held_out: share of each class (one image at least) that is measured and not learnt, chosen by `seed`.
+        """
+        super().__init__()
+        self.save_hyperparameters()
+        self.arch, self.image_size, self.weights = arch, image_size, weights
+        self.optimizer, self.lr, self.head_lr_factor = optimizer, lr, head_lr_factor if weights else 1.0
+        self.momentum, self.weight_decay, self.warmup_epochs = momentum, weight_decay, warmup_epochs
+        self.label_smoothing, self.held_out, self.seed = label_smoothing, held_out, seed
+        self.class_names: list[str] = []
+        self.data, self.accuracy = "", float("nan")
+        if optimizer not in ("sgd", "adam"):
+            raise UserError(f"the classifier's optimizer is '{optimizer}': choose sgd or adam.")
+        if classes is not None:
+            self.build(classes)
+
+    def build(self, classes: int) -> None:
+        """The network, with the given weights where there are any (the head only if it has as many classes)."""
+        self.net = build(self.arch, classes)
+        if self.weights is None:
+            return
+        source = load_image_encoder(self.weights)
+        if source.info["arch"] != self.arch:
+            raise UserError(f"{self.weights} holds {source.info['arch']}, not {self.arch}: set model.arch to it.")
+        state, mine = source.net.state_dict(), self.net.state_dict()
+        self.net.load_state_dict(mine | {k: v for k, v in state.items() if v.shape == mine[k].shape})
+
+    # ---- data: the classes of the training split become 0..K-1
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        records, rows = data.records, data.rows(data.train_split)
+        labels = np.unique(records.labels[rows])
+        self.class_names, self.data = [records.classes[label] for label in labels], data.name
+        known = self.hparams["classes"]
+        if known not in (None, len(labels)):
+            raise UserError(f"model.classes={known}, but {data.name} trains {len(labels)} classes: leave it null.")
+        if not hasattr(self, "net"):
+            self.build(len(labels))
+        target = torch.full((len(records.classes),), -1)
+        target[labels] = torch.arange(len(labels))
+        held = torch.zeros(len(records), dtype=torch.bool)
+        held[held_out_rows(records.labels, rows, self.held_out, self.seed)] = True
+        self.register_buffer("target", target, persistent=False)
+        self.register_buffer("held", held, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images B,3,S,S in [-1, 1] -> logits B,K."""
+        return self.net(prepare(images, self.image_size, **IMAGENET))
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """Cross entropy over the rows that are not held out; those pass too, so that the shape stays the same."""
+        costs = F.cross_entropy(
+            self(batch["image"]).float(),
+            self.target[batch["label"]],
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+        learnt = ~self.held[batch["row"]]
+        loss = (costs * learnt).sum() / learnt.sum().clamp_min(1)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(costs))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Accuracy on the held-out images, as inference sees them."""
+        self.accuracy = self.measure()
+        self.log("val/accuracy", self.accuracy)
+
+    @torch.no_grad()
+    def measure(self) -> float:
+        """Share of the held-out images whose class is the most likely; nan when there are none."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        rows = self.held.nonzero().flatten().cpu().numpy()
+        self.net.eval()
+        hits = []
+        for batch in data.eval_loader(rows=rows):
+            sample = data.move(batch, self.device)
+            hits.append(self(sample["image"]).argmax(1) == self.target[sample["label"]])
+        self.net.train()
+        return torch.cat(hits).float().mean().item() if hits else float("nan")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD or Adam; a linear warm-up, then half a cosine to 0, a step at a time."""
+        body, head = body_and_head(self.net)
+        groups = [
+            {"params": list(body.parameters()), "lr": self.lr},
+            {"params": list(head.parameters()), "lr": self.lr * self.head_lr_factor},
+        ]
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "adam":
+            optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        warm = min(self.warmup_epochs / max(1, self.trainer.max_epochs or 1), 0.5) * total
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / (warm + 1)
+            return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---- files
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["suite"] = {"format": FORMAT, "model": "Classifier", "accuracy": self.accuracy}
+        checkpoint["suite"] |= {"class_names": self.class_names, "data": self.data}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        suite = checkpoint.get("suite", {})
+        if suite.get("model") != "Classifier":
+            found = suite.get("model", "another program")
+            raise UserError(f"this checkpoint is of {found}, not of Classifier: give the file of this model.")
+        self.class_names, self.data, self.accuracy = suite["class_names"], suite["data"], suite["accuracy"]
+        if not hasattr(self, "net"):
+            self.build(len(self.class_names))
+
+    def export(self) -> dict[str, Any]:
+        """The artifact: plain values and the state dict in torchvision's layout; `load_classifier` reads it."""
+        return {
+            "format": FORMAT,
+            "kind": "classifier",
+            "arch": self.arch,
+            "classes": self.class_names,
+            "image_size": self.image_size,
+            **IMAGENET,
+            "accuracy": self.accuracy,
+            "data": self.data,
+            "state_dict": {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()},
+        }
+
+
+def held_out_rows(labels: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows to measure on: `share` of each class and one at least, none of a class with a single image."""
+    rng = np.random.default_rng(seed)
+    picked = []
+    for label in np.unique(labels[rows]):
+        own = rng.permutation(rows[labels[rows] == label])
+        picked.append(own[: min(max(1, round(share * len(own))), len(own) - 1)])
+    return np.sort(np.concatenate(picked))

@@ -1,0 +1,360 @@
+"""Visual-semantic embedding (Kiros et al. 2014): phi, the sentence vectors that SIMGAN edits by (Sec. 2.1).
+
+Settings the paper leaves open follow woozzu/dong_iccv_2017 (SIS) and ryankiros/visual-semantic-embedding (KIR).
+B batch, N images, M sentences, F width of the image features, D of the embedding, T words of the longest sentence.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from common.blocks import Frozen
+from common.classifier import ImageClassifier, file_hash, load_image_encoder, read_export
+from common.data.records import Records, Sample
+from common.errors import UserError
+from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+WORDS = ("learned", "vec", "fasttext_bin")
+
+
+def ranking_loss(v: Tensor, u: Tensor, margin: float = 0.2, hardest: bool = False) -> Tensor:
+    """Pairwise ranking loss of images v and their own sentences u, B,D each, over all wrong pairs of the batch.
+
+    (1/B) sum_i sum_{j != i} max(0, margin - S_ii + S_ij) + max(0, margin - S_ii + S_ji), S_ij = cos(v_i, u_j); the mean
+    over i as SIS (KIR sums). hardest: the worst j in each direction in place of the sum (VSE++).
+    """
+    return ranking_cost(F.normalize(v.float(), dim=1) @ F.normalize(u.float(), dim=1).T, margin, hardest)
+
+
+def ranking_cost(s: Tensor, margin: float = 0.2, hardest: bool = False) -> Tensor:
+    """`ranking_loss` of the similarities S, B,B."""
+    own = s.diagonal()
+    wrong = 1 - torch.eye(len(s), device=s.device)
+    sentences = (margin - own[:, None] + s).clamp_min(0) * wrong  # i against sentence j
+    images = (margin - own[None, :] + s).clamp_min(0) * wrong  # sentence i against image j
+    if hardest:
+        return sentences.amax(1).mean() + images.amax(0).mean()
+    return (sentences.sum() + images.sum()) / len(s)
+
+
+class TextEncoder(Frozen):
+    """phi: sentences to raw, not normalised vectors with coordinates in (-1, 1). Frozen."""
+
+    net: SentenceEncoder
+
+    def __init__(self, *, vocabulary: Vocabulary | FastText, net: SentenceEncoder, hash: str) -> None:
+        """vocabulary: of the embedding of `net`, or FastText where it has none. hash: of the file it came from."""
+        super().__init__(net)
+        self.vocabulary, self.hash, self.dim = vocabulary, hash, net.dim
+
+    def unknown(self, sentence: str) -> list[str]:
+        """Words of a user's sentence that the encoder does not know. UserError when it knows none."""
+        return self.vocabulary.unknown(sentence)
+
+    @torch.no_grad()
+    def encode(self, sentences: Sequence[str], batch_size: int = 1024) -> Tensor:
+        """M sentences -> M,D float32 on the encoder's device. UserError for a sentence without a word."""
+        device = next(self.net.parameters()).device
+        parts = []
+        with torch.autocast(device.type, enabled=False):
+            for start in range(0, len(sentences), batch_size):
+                words, lengths = self.vocabulary.encode(sentences[start : start + batch_size])
+                parts.append(self.net(words.to(device), lengths))
+        return torch.cat(parts) if parts else torch.zeros(0, self.dim, device=device)
+
+
+class JointEmbedding(Frozen):
+    """Images and sentences in one space, compared by cosine: the judge of whether an edit fits its sentence. Frozen."""
+
+    def __init__(self, *, text: TextEncoder, images: ImageClassifier, project: nn.Linear, hash: str) -> None:
+        super().__init__(project)  # W_I
+        self.text, self.images, self.hash = text, images, hash
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """B,3,*,* in [-1, 1] -> B,D of length 1."""
+        features, _ = self.images.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return F.normalize(self.net(features), dim=1)
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
+        """M sentences -> M,D of length 1."""
+        return F.normalize(self.text.encode(sentences), dim=1)
+
+
+def text_encoder(export: dict[str, Any], hash: str) -> TextEncoder:
+    config, words = export["config"], export["vocabulary"]
+    vocabulary: Vocabulary | FastText
+    if words is None:
+        vocabulary = FastText(config["vectors"], max_words=config["max_words"])
+    else:
+        vocabulary = Vocabulary(words, max_words=config["max_words"])
+    rows = None if words is None else len(words) + 2
+    net = SentenceEncoder(words=rows, word_dim=config["word_dim"], dim=config["dim"])
+    net.load_state_dict(export["text"])
+    return TextEncoder(vocabulary=vocabulary, net=net, hash=hash)
+
+
+def load_text_encoder(path: str | Path) -> TextEncoder:
+    """phi of an export of `model=vse`."""
+    return text_encoder(read_export(path, "vse"), file_hash(path))
+
+
+def load_judge(path: str | Path) -> JointEmbedding:
+    """Both sides of an export of `model=vse`."""
+    export, hash = read_export(path, "vse"), file_hash(path)
+    images = ImageClassifier(export["image_encoder"], export["image_encoder_hash"])
+    project = nn.Linear(images.width, export["config"]["dim"], bias=False)
+    project.load_state_dict(export["image"])
+    return JointEmbedding(text=text_encoder(export, hash), images=images, project=project, hash=hash)
+
+
+class VSE(LightningModule):
+    """Trains the GRU (with its word vectors, when learned) and W_I by the ranking loss.
+
+    The image network is frozen, so its features are computed once, `views` crops of each image, and the loop reads
+    only `row` and `caption` of a batch.
+    """
+
+    text: SentenceEncoder
+    project: nn.Linear  # W_I, no bias
+
+    def __init__(
+        self,
+        *,
+        image_encoder: str | None = None,
+        words: str = "learned",
+        vectors: str | None = None,
+        word_dim: int = 300,
+        dim: int = 300,
+        margin: float = 0.2,
+        hardest: bool = False,
+        lr: float = 2e-4,
+        min_count: int = 1,
+        max_words: int = 50,
+        views: int = 10,
+        min_times_chance: float = 10.0,
+        seed: int = 0,
+    ) -> None:
+        """image_encoder: a `model=classifier` artifact or a torchvision file; needed to fit, not to describe.
+
+        words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read `vectors`. min_times_chance: how
+        far above chance R@1 on the held-out classes must be, else the fit ends in a UserError (a warning on partial
+        and on drawn data). seed: of the choice of views.
+        """
+        super().__init__()
+        self.save_hyperparameters()
+        if words not in WORDS:
+            raise UserError(f"model.words is '{words}': choose one of {', '.join(WORDS)}.")
+        if (words == "learned") != (vectors is None):
+            need = "no file" if words == "learned" else "a file of word vectors"
+            raise UserError(f"model.words={words} needs {need}: set model.vectors={'null' if vectors else 'PATH'}.")
+        self.image_encoder, self.words, self.vectors = image_encoder, words, vectors
+        self.word_dim, self.dim, self.margin, self.hardest, self.lr = word_dim, dim, margin, hardest, lr
+        self.min_count, self.max_words, self.views, self.seed = min_count, max_words, views, seed
+        self.min_times_chance = min_times_chance
+        self.vocabulary: Vocabulary | None = None
+        self.recall: dict[str, float] = {}
+
+    def build(self, vocabulary: Vocabulary, features: int) -> None:
+        """The trained networks, for a vocabulary and image features of width F."""
+        self.vocabulary = vocabulary
+        self.text = SentenceEncoder(words=len(vocabulary), word_dim=self.word_dim, dim=self.dim)
+        if self.words != "learned":
+            assert self.text.embedding is not None
+            self.text.embedding.requires_grad_(False)
+        self.project = nn.Linear(features, self.dim, bias=False)
+
+    @property
+    def data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    # ---- before the first step
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        records: Records = self.data.records
+        if not records.captions:
+            raise UserError(f"{records.name} in {records.root} has no captions, which vse learns from: add them.")
+        if self.image_encoder is None:
+            raise UserError(
+                "vse needs a network for the images: set model.image_encoder to a classifier or VGG16 file."
+            )
+        _ = self.data.store  # opened now, so that unreadable images are left out of the epochs too
+        width = load_image_encoder(self.image_encoder).width
+        captions = [s for row in records.rows(self.data.train_split) for s in records.captions[row]]
+        if self.words == "learned":
+            self.build(Vocabulary.build(captions, min_count=self.min_count, max_words=self.max_words), width)
+            return
+        known = Vocabulary.build((s for group in records.captions for s in group), max_words=self.max_words)
+        assert self.vectors is not None
+        if self.words == "vec":
+            words, table = read_vectors(self.vectors, known.words)
+        else:
+            words, table = list(known.words), FastText(self.vectors).vectors(known.words)
+        if table.shape[1] != self.word_dim:
+            raise UserError(f"the vectors in {self.vectors} have width {table.shape[1]}: set model.word_dim to it.")
+        self.build(Vocabulary(words, max_words=self.max_words), width)
+        self.text.freeze_words(table)
+
+    def on_train_start(self) -> None:
+        """The tables: image features N,views,F of the training split, one centre crop for the others; all sentences."""
+        records = self.data.records
+        encoder = load_image_encoder(str(self.image_encoder)).to(self.device)
+        train, test = self.data.rows(self.data.train_split), self.data.rows("test")
+        log.info("computing image features: %d images, %d views", len(train), self.views)
+        self.table = torch.zeros(len(records), self.views, encoder.width, device=self.device)
+        for view in range(self.views):
+            self.fill(self.table[:, view], encoder, self.data.view_loader(train, view))
+        self.centre = torch.zeros(len(records), encoder.width, device=self.device)
+        self.fill(self.centre, encoder, self.data.eval_loader(rows=test, reads=("image",)))
+        assert self.vocabulary is not None
+        counts = torch.tensor([len(captions) for captions in records.captions])
+        self.first = (counts.cumsum(0) - counts).to(self.device)  # row -> its first sentence
+        self.ids, self.lengths = self.vocabulary.encode([s for captions in records.captions for s in captions])
+        self.ids, self.lengths = self.ids.to(self.device), self.lengths.to(self.device)
+
+    @torch.no_grad()
+    def fill(self, table: Tensor, encoder: ImageClassifier, loader: Any) -> None:
+        """Writes the features of a loader's images into their rows of a table N,F."""
+        for batch in loader:
+            sample = self.data.move(batch, self.device)
+            table[sample["row"]] = encoder.features(sample["image"])[0]
+
+    # ---- the loop
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        row, sentence = batch["row"], self.first[batch["row"]] + batch["caption"]
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)  # the same after a resume
+        view = torch.randint(self.views, (len(row),), generator=rng).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            u = self.text(self.ids[sentence], self.lengths[sentence])
+            loss = ranking_loss(self.project(self.table[row, view]), u, self.margin, self.hardest)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(row))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, constant rate (SIS, KIR)."""
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=self.lr)
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self.recall = self.measure()
+            self.log_dict({f"val/{name}": value for name, value in self.recall.items()})
+
+    def on_train_end(self) -> None:
+        """Is phi good enough to train a GAN with? (also reached when the run was stopped before the last epoch)"""
+        self.recall = self.recall or self.measure()
+        records: Records = self.data.records
+        found, complete = self.recall.get("times_chance", 0.0), 0 < records.expected <= len(records)
+        if not self.recall:
+            log.warning("%s holds no images of held-out classes: the text encoder was not measured", records.name)
+        elif found < self.min_times_chance:
+            verdict = (
+                f"the text encoder ranks held-out images and sentences of {records.name} only {found:.1f} times better "
+                f"than chance, {self.min_times_chance:g} are wanted"
+            )
+            if complete and not records.procedural:
+                raise UserError(f"{verdict}: train longer, or set model.min_times_chance lower and run again.")
+            log.warning("%s; going on, since the data are partial or drawn", verdict)
+        else:
+            log.info("held-out images and sentences find each other %.1f times better than chance", found)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """`retrieval` over the test split: centre crops, all their sentences. {} when there are no test images."""
+        records: Records = self.data.records
+        rows = self.data.rows("test")
+        if len(rows) == 0:
+            return {}
+        counts = np.array([len(records.captions[row]) for row in rows])
+        owner = torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(self.device)
+        offset = torch.from_numpy(np.concatenate([np.arange(count) for count in counts])).to(self.device)
+        images = torch.from_numpy(rows).to(self.device)
+        sentences = self.first[images[owner]] + offset
+        with torch.autocast(self.device.type, enabled=False):
+            u = torch.cat([self.text(self.ids[part], self.lengths[part]) for part in sentences.split(1024)])
+            v = self.project(self.centre[images])
+        labels = torch.from_numpy(records.labels[rows]).to(self.device)
+        return retrieval(F.normalize(v, dim=1), F.normalize(u, dim=1), owner, labels)
+
+    # ---- files
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert self.vocabulary is not None
+        checkpoint["suite"] = {"format": FORMAT, "model": "VSE", "vocabulary": list(self.vocabulary.words)}
+        checkpoint["suite"] |= {"features": self.project.in_features, "recall": self.recall}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        suite = checkpoint.get("suite", {})
+        if suite.get("model") != "VSE":
+            found = suite.get("model", "another program")
+            raise UserError(f"this checkpoint is of {found}, not of VSE: give the file of this model.")
+        self.recall = suite["recall"]
+        if self.vocabulary is None:
+            self.build(Vocabulary(suite["vocabulary"], max_words=self.max_words), suite["features"])
+
+    def export(self) -> dict[str, Any]:
+        """The artifact: both encoders, the vocabulary and what was measured; plain values and tensors only.
+
+        With words=fasttext_bin the word vectors stay in their file, and any word can be encoded.
+        """
+        assert self.vocabulary is not None
+        from_file = self.words == "fasttext_bin"
+        text = {k: v.detach().cpu() for k, v in self.text.state_dict().items()}
+        encoder = load_image_encoder(str(self.image_encoder))
+        return {
+            "format": FORMAT,
+            "kind": "vse",
+            "data": self.data.name,
+            "config": dict(self.hparams),
+            "vocabulary": None if from_file else list(self.vocabulary.words),
+            "text": {k: v for k, v in text.items() if not (from_file and k.startswith("embedding"))},
+            "image": {k: v.detach().cpu() for k, v in self.project.state_dict().items()},
+            "image_encoder": encoder.export(),
+            "image_encoder_hash": encoder.hash,
+            "recall": self.recall,
+        }
+
+
+def retrieval(v: Tensor, u: Tensor, owner: Tensor, labels: Tensor, chunk: int = 512) -> dict[str, float]:
+    """How well images and sentences find each other (Kiros et al.), and images and classes (Reed et al. 2016).
+
+    v: N,D and u: M,D of length 1; owner: M, the image of each sentence; labels: N, the class of each image.
+    image_* and text_* are of queries by image and by sentence: R@1, R@5, R@10 in [0, 1] and the median rank (an image
+    finds the best of its own sentences; ties count against us). class_top1: images nearest to the mean sentence of
+    their class. class_ap50: share of a class in the 50 images nearest to it. times_chance: R@1 over 1/N, mean of both.
+    """
+    n = len(v)
+    image_ranks, text_ranks = [], []
+    for start in range(0, n, chunk):
+        s = v[start : start + chunk] @ u.T
+        own = owner == torch.arange(start, start + len(s), device=v.device)[:, None]
+        best = s.masked_fill(~own, -2).amax(1, keepdim=True)
+        image_ranks.append(((s >= best) & ~own).sum(1) + 1)
+    for start in range(0, len(u), chunk):
+        s, mine = u[start : start + chunk] @ v.T, owner[start : start + chunk, None]
+        text_ranks.append((s >= s.gather(1, mine)).sum(1))  # the own image is one of them
+    result: dict[str, float] = {}
+    for name, ranks in (("image", torch.cat(image_ranks)), ("text", torch.cat(text_ranks))):
+        result |= {f"{name}_r{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
+        result[f"{name}_median_rank"] = float(np.median(ranks.cpu().numpy()))
+    present, label = labels.unique(return_inverse=True)
+    means = torch.stack([u[label[owner] == k].mean(0) for k in range(len(present))])
+    s = v @ F.normalize(means, dim=1).T
+    result["class_top1"] = (s.argmax(1) == label).float().mean().item()
+    nearest = s.topk(min(50, n), dim=0).indices
+    result["class_ap50"] = (label[nearest] == torch.arange(len(present), device=v.device)).float().mean().item()
+    result["times_chance"] = (result["image_r1"] + result["text_r1"]) / 2 * n
+    return result
