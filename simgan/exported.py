@@ -1,0 +1,100 @@
+"""SIMGAN in one file, simgan_<data>.pt: generator, text encoder and vocabulary, enough to edit by a raw sentence.
+
+{format, kind, data, config, G, ema, vse, vocab, phi_hash}: plain values and tensors only, so that it loads with
+weights_only=True. The discriminator is not in it: a file to serve from, not to train on with.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from common.blocks import Frozen
+from common.classifier import read_weights
+from common.errors import UserError
+from common.text import Vocabulary
+from simgan.model import SIMGAN
+from simgan.vse import TextEncoder, text_encoder
+
+FORMAT = 1
+# settings that decide which weights there are, or what they are fed
+GENERATOR = ("phi_dim", "phi_norm", "ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "ca_dim", "ca_bias")
+WHOLE = (*GENERATOR, "image_size", "share_generators", "ndf", "d_max", "text_dim")
+
+
+def export_editor(model: SIMGAN, data: str) -> dict[str, Any]:
+    """The content of the file. data: name of the data set it was trained on.
+
+    With fastText words `vocab` is null and their 8 GB file stays where it is; its path is in vse.config.
+    """
+    model.read_text()
+    assert model.text_encoder is not None
+    encoder = cast(TextEncoder, model.text_encoder.net)
+    words = list(encoder.vocabulary.words) if isinstance(encoder.vocabulary, Vocabulary) else None
+    sizes = {"word_dim": encoder.net.gru.input_size, "dim": encoder.dim, "max_words": encoder.vocabulary.max_words}
+    vectors = None if isinstance(encoder.vocabulary, Vocabulary) else str(encoder.vocabulary.path)
+    average = model.ema_generator
+    return {
+        "format": FORMAT,
+        "kind": "simgan",
+        "data": data,
+        "config": dict(model.hparams) | {"text_encoder": None, "phi_cache": None},
+        "G": on_cpu(model.generator.state_dict()),
+        "ema": None if average is None else on_cpu(average.module.state_dict()),
+        "vse": {"config": sizes | {"vectors": vectors}, "text": on_cpu(encoder.net.state_dict())},
+        "vocab": words,
+        "phi_hash": encoder.hash,
+    }
+
+
+def on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.detach().cpu() for name, value in state.items()}
+
+
+def load_editor(path: str | Path) -> SIMGAN:
+    """The model of an exported file, on the CPU and in eval mode; `encode` and `draw` work, its D is untrained."""
+    content = read_editor(path)
+    model = SIMGAN(**content["config"])
+    take_editor(model, content, path)
+    return model.eval()
+
+
+def read_editor(path: str | Path) -> dict[str, Any]:
+    content = read_weights(path)
+    if content.get("kind") != "simgan":
+        found = f"a {content['kind']}" if "kind" in content else "something else"
+        raise UserError(f"{path} holds {found}, not a SIMGAN editor: give the simgan_<data>.pt that a fit made.")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path} is of format {content['format']}, not {FORMAT}: export it again with this version.")
+    return content
+
+
+def restore(model: SIMGAN, path: str | Path) -> None:
+    """Fills a model from a Lightning checkpoint or an exported file. UserError for another model's or other sizes."""
+    content = read_weights(path)
+    if "kind" in content or "state_dict" not in content:
+        take_editor(model, read_editor(path), path)
+        return
+    model.on_load_checkpoint(content)
+    check_settings(model, content["hyper_parameters"], WHOLE, path)
+    model.load_state_dict(content["state_dict"])
+
+
+def take_editor(model: SIMGAN, content: dict[str, Any], path: str | Path) -> None:
+    check_settings(model, content["config"], GENERATOR, path)
+    model.generator.load_state_dict(content["G"])
+    if model.ema_generator is not None:
+        model.ema_generator.module.load_state_dict(content["ema"])
+    encoder = text_encoder({**content["vse"], "vocabulary": content["vocab"]}, content["phi_hash"])
+    model.text_encoder = Frozen(encoder).to(model.device)
+    model.phi = None  # a table by another encoder would not fit
+
+
+def check_settings(model: SIMGAN, theirs: dict[str, Any], names: tuple[str, ...], path: str | Path) -> None:
+    """Refuses weights of other settings and says which words of the command would fit them."""
+    mine = dict(model.hparams)
+    theirs = mine | theirs  # a file from before a setting existed has its default
+    other = [name for name in names if mine[name] != theirs[name]]
+    other += ["ema_decay"] if (mine["ema_decay"] is None) != (theirs["ema_decay"] is None) else []
+    if other:
+        words = [f"{'data' if n == 'image_size' else 'model'}.{n}={json.dumps(theirs[n])}" for n in other]
+        raise UserError(f"{path} was made with other settings than these: add {' '.join(words)} to the command.")
