@@ -50,10 +50,10 @@ def short_hash(value: object) -> str:
 
 
 def run_name(cfg: dict[str, Any]) -> str:
-    """<name>-<hash8>; procedural data is in the name, so that nobody takes its numbers for real ones."""
+    """<name>-s<seed>-<hash8>; procedural data is in the name, so that nobody takes its numbers for real ones."""
     name = cfg["name"] or cfg["chosen"].get("table") or cfg["chosen"].get("preset") or "full"
     procedural = "-procedural" if cfg["data"]["source"] == "procedural" else ""
-    return f"{name}{procedural}-s{cfg['seed']}-{short_hash(identity(cfg))}"
+    return f"{name}{procedural}-s{cfg['seed']}-{cfg['hash']}"
 
 
 def atomic_write(path: Path, text: str) -> None:

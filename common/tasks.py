@@ -36,6 +36,7 @@ class Door:
 
 def run(cfg: Config, door: Door, *, sweeping: bool = False) -> None:
     """Runs cfg["task"]. In a sweep a fit that is done already is skipped."""
+    cfg["hash"] = short_hash(identity(cfg))  # before needed files are filled in
     if sweeping and cfg["task"] == "fit":
         told = RunFolder.of(cfg).status()
         if told.get("state") == "done" and told.get("epochs", 0) >= cfg["trainer"]["max_epochs"]:
@@ -76,13 +77,9 @@ def drawn(cfg: Config) -> Path:
     if not spec.get("procedural"):
         raise UserError(f"data={spec['name']} has no procedural stand-in: choose data=cub or data=oxford102")
     root = Path(cfg["paths"]["artifacts"]) / "procedural" / f"{spec['name']}-{short_hash(spec['procedural'])}"
-    marker = root / "procedural.json"
-    if not marker.is_file():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{root}.lock"):
-            if not marker.is_file():
-                log.info("drawing %d procedural pictures into %s", spec["procedural"]["images"], root)
-                build(spec["procedural"], root=root)
+    if not (root / "procedural.json").is_file():
+        log.info("drawing %d procedural pictures into %s", spec["procedural"]["images"], root)
+        build(spec["procedural"], root=root)  # locks and writes its folder whole
     return root
 
 
@@ -100,7 +97,8 @@ def obtain(need: Config, asked: list[str], door: Door) -> Path:
         if weights.is_file():
             return weights
     cfg = door.compose_need(need, asked)
-    digest = short_hash([identity(cfg), cfg["trainer"]["max_epochs"]])
+    cfg["hash"] = short_hash(identity(cfg))
+    digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"]])
     path = Path(cfg["paths"]["artifacts"]) / f"{need['model']}-{cfg['data']['name']}-{digest}.pt"
     if path.is_file():
         return path
@@ -151,12 +149,16 @@ def fit(cfg: Config, door: Door) -> None:
     supply(cfg, door)
     began = time.time()
     model, data, folder = train_one(cfg, door)
-    if hasattr(model, "export"):
-        export(model, folder.path / f"{cfg['chosen']['model']}_{cfg['data']['name']}.pt")
+    export(model, exported(cfg, folder))
     if cfg["evaluate"] and cfg.get("measures"):
         score(cfg, door, model, data, folder)
     folder.say("done", seconds_total=round(time.time() - began, 1))
     print(f"pictures  {folder.path / 'samples'}\nnumbers   {folder.path / 'eval'}\nrun       {folder.path}")
+
+
+def exported(cfg: Config, folder: RunFolder) -> Path:
+    """The one file of a finished run, enough to serve from."""
+    return folder.path / f"{cfg['chosen']['model']}_{cfg['data']['name']}.pt"
 
 
 def evaluate(cfg: Config, door: Door) -> None:
@@ -169,13 +171,15 @@ def evaluate(cfg: Config, door: Door) -> None:
 def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
     """The model of a run, a checkpoint or an exported file, with its text table, ready to serve."""
     folder = RunFolder.of(cfg)
-    path = Path(cfg["checkpoint"]) if cfg["checkpoint"] else folder.last
+    whole = exported(cfg, folder)
+    path = Path(cfg["checkpoint"] or (whole if whole.is_file() else folder.last))
     if not path.is_file():
         named = "checkpoint" if cfg["checkpoint"] else "run"
         raise UserError(
             f"there is no {named} at {path}: train it with the same command and task=fit, or give checkpoint=FILE"
         )
-    supply(cfg, door)
+    if path.suffix == ".ckpt":  # an exported file holds what it needs
+        supply(cfg, door)
     data = load_data(cfg)
     model = build(cfg["model"])
     model.restore(path)
@@ -198,7 +202,7 @@ def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolde
     line = {
         "row": cfg["chosen"].get("table") or cfg["chosen"]["model"],
         "run": str(folder.path),
-        "config": short_hash(identity(cfg)),
+        "config": cfg["hash"],
         "data": data.records.name,
         "data_source": cfg["data"]["source"],
         "images_found": f"{len(data.records)} of {data.records.expected}",

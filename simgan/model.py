@@ -5,7 +5,8 @@ phi and phi-bar their vectors, x-hat the edit, x-tilde the edit taken back (the 
 """
 
 from contextlib import nullcontext
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule, paired_noise
 from common.losses import ADVERSARIAL, kl_log_std
+from simgan.checkpoints import read_vse
 from simgan.networks import Discriminator, Generator, still_statistics
 from simgan.sentences import sentence_table
 from simgan.vse import load_text_encoder
@@ -42,6 +44,7 @@ class SIMGAN(GANModule):
         image_size: int,
         loss: dict[str, dict[str, float | None]],
         text_encoder: str | None = None,
+        word_vectors: str | None = None,
         phi_cache: str | None = None,
         phi_dim: int = 300,
         phi_norm: bool = False,
@@ -77,6 +80,7 @@ class SIMGAN(GANModule):
         """Plain values only; conf/model/simgan.yaml says where each comes from.
 
         text_encoder: a `model=vse` artifact or a third-party file; needed to fit and to sample, not to describe.
+        word_vectors: fastText's .bin or a text file of vectors, which SISGAN's published text encoders need.
         phi_cache: folder for the table of sentence vectors, or null for none.
         """
         super().__init__(
@@ -110,7 +114,8 @@ class SIMGAN(GANModule):
         if not share_generators:  # the "two sets" that Sec. 1 says other methods need
             self.generator_back, self.discriminator_back = make_generator(), make_discriminator()
         self.average_generator()
-        self.text_file, self.phi_cache = text_encoder, phi_cache
+        self.text_file, self.word_vectors, self.phi_cache = text_encoder, word_vectors, phi_cache
+        self.data_name = ""
         self.text_encoder: Frozen | None = None
         self.phi: Tensor | None = None  # N,captions,D: every sentence of the data set, encoded once
 
@@ -129,7 +134,10 @@ class SIMGAN(GANModule):
                 raise UserError(
                     "SIMGAN needs a text encoder: give model.text_encoder=FILE, or run `python run.py model=vse` first"
                 )
-            encoder = load_text_encoder(self.text_file)
+            if self.word_vectors is None:
+                encoder = load_text_encoder(self.text_file)
+            else:
+                encoder = read_vse(self.text_file, self.word_vectors)
             if encoder.dim != self.phi_dim:
                 raise UserError(
                     f"the text encoder {self.text_file} gives {encoder.dim} numbers a sentence and model.phi_dim is "
@@ -141,7 +149,9 @@ class SIMGAN(GANModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.read_text(self.trainer.datamodule.records)  # type: ignore[attr-defined]
+            records = self.trainer.datamodule.records  # type: ignore[attr-defined]
+            self.data_name = records.name
+            self.read_text(records)
 
     def on_fit_start(self) -> None:
         assert self.phi is not None
@@ -247,6 +257,20 @@ class SIMGAN(GANModule):
             betas = (float(self.betas[0]), float(self.betas[1]))
             optimizers.append(torch.optim.Adam(parameters, lr=self.lr, betas=betas, fused=self.fused))
         return optimizers, [StepLR(opt, self.lr_halve_every, gamma=0.5) for opt in optimizers]
+
+    # ---- files
+
+    def export(self) -> dict[str, Any]:
+        """One file that edits a photo by a raw sentence: see simgan/exported.py."""
+        from simgan.exported import export_editor  # it builds a SIMGAN, so it imports this module
+
+        return export_editor(self, self.data_name)
+
+    def restore(self, path: str | Path) -> None:
+        """Weights of a checkpoint or of an exported file."""
+        from simgan.exported import restore
+
+        restore(self, path)
 
     # ---- serving
 
