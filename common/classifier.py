@@ -330,6 +330,8 @@ class Classifier(LightningModule):
         if suite.get("model") != "Classifier":
             found = suite.get("model", "another program")
             raise UserError(f"this checkpoint is of {found}, not of Classifier: give the file of this model.")
+        if self.class_names and self.class_names != suite["class_names"]:
+            raise UserError("this checkpoint was trained on other classes: give the same data, or start a new run.")
         self.class_names, self.data, self.accuracy = suite["class_names"], suite["data"], suite["accuracy"]
         if not hasattr(self, "net"):
             self.build(len(self.class_names))

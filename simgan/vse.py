@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
@@ -278,10 +277,10 @@ class VSE(LightningModule):
         rows = self.data.rows("test")
         if len(rows) == 0:
             return {}
-        counts = np.array([len(records.captions[row]) for row in rows])
-        owner = torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(self.device)
-        offset = torch.from_numpy(np.concatenate([np.arange(count) for count in counts])).to(self.device)
         images = torch.from_numpy(rows).to(self.device)
+        counts = torch.tensor([len(records.captions[row]) for row in rows])
+        owner = torch.arange(len(rows)).repeat_interleave(counts).to(self.device)
+        offset = torch.cat([torch.arange(count) for count in counts.tolist()]).to(self.device)
         sentences = self.first[images[owner]] + offset
         with torch.autocast(self.device.type, enabled=False):
             u = torch.cat([self.text(self.ids[part], self.lengths[part]) for part in sentences.split(1024)])
@@ -302,6 +301,8 @@ class VSE(LightningModule):
             found = suite.get("model", "another program")
             raise UserError(f"this checkpoint is of {found}, not of VSE: give the file of this model.")
         self.recall = suite["recall"]
+        if self.vocabulary is not None and list(self.vocabulary.words) != suite["vocabulary"]:
+            raise UserError("this checkpoint was trained on other captions: give the same data, or start a new run.")
         if self.vocabulary is None:
             self.build(Vocabulary(suite["vocabulary"], max_words=self.max_words), suite["features"])
 
@@ -349,7 +350,7 @@ def retrieval(v: Tensor, u: Tensor, owner: Tensor, labels: Tensor, chunk: int = 
     result: dict[str, float] = {}
     for name, ranks in (("image", torch.cat(image_ranks)), ("text", torch.cat(text_ranks))):
         result |= {f"{name}_r{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
-        result[f"{name}_median_rank"] = float(np.median(ranks.cpu().numpy()))
+        result[f"{name}_median_rank"] = ranks.double().quantile(0.5).item()
     present, label = labels.unique(return_inverse=True)
     means = torch.stack([u[label[owner] == k].mean(0) for k in range(len(present))])
     s = v @ F.normalize(means, dim=1).T

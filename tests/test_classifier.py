@@ -210,6 +210,10 @@ def test_checkpoint_restores_the_classes_and_refuses_other_models(fitted: tuple[
     torch.save(content | {"suite": {"model": "SIMGAN"}}, root / "other.ckpt")
     with pytest.raises(UserError, match="of SIMGAN, not of Classifier"):
         Classifier.load_from_checkpoint(root / "other.ckpt", weights_only=True)
+    model.on_load_checkpoint(content)  # the same classes
+    content["suite"] |= {"class_names": model.class_names[::-1]}
+    with pytest.raises(UserError, match="trained on other classes"):
+        model.on_load_checkpoint(content)
 
 
 def test_fine_tuning_starts_from_the_given_weights(fitted: tuple[Classifier, Path]) -> None:

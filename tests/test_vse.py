@@ -167,6 +167,10 @@ def test_checkpoint_holds_no_frozen_network_and_loads_without_data(fitted: tuple
     torch.save(content | {"suite": {"model": "SIMGAN"}}, root / "other.ckpt")
     with pytest.raises(UserError, match="of SIMGAN, not of VSE"):
         VSE.load_from_checkpoint(root / "other.ckpt", weights_only=True)
+    model.on_load_checkpoint(content)  # the same captions
+    content["suite"]["vocabulary"].reverse()
+    with pytest.raises(UserError, match="trained on other captions"):
+        model.on_load_checkpoint(content)
 
 
 def test_other_files_are_refused(classifier: str) -> None:
