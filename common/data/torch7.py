@@ -1,0 +1,144 @@
+"""Torch7 `.t7` files in pure Python: tensors, tables, strings and numbers; and Reed et al.'s `char` matrices.
+
+The format: little-endian, 8-byte longs. An object is an int32 type (0 nil, 1 float64, 2 string, 3 table, 4 torch
+object, 5 bool) and its payload; tables and torch objects carry a memo index, so that later references repeat only it.
+Every count is held against the bytes that are left, so that a damaged file is refused before anything is allocated.
+"""
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+
+DTYPES = {"Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8", "Float": "<f4", "Double": "<f8"}
+DTYPES["Cuda"] = DTYPES["Float"]
+DEEPEST = 64  # nested tables; Reed's files have 1
+
+# Reed et al. 2016, 70 characters; "-" is there twice (37 and 60) and the space is the last.
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
+LONGEST = 201  # rows of a `char` matrix: a caption is cut there
+
+
+def read_t7(path: Path) -> Any:
+    """The object in a .t7 file: float, int, bool, str, None, dict (table) or numpy array (tensor or storage)."""
+    try:
+        return _Reader(path.read_bytes()).object()
+    except _Damaged as error:
+        raise UserError(f"{path} is not a readable .t7 file ({error}): copy or unpack it again.") from None
+
+
+def decode_char(char: np.ndarray, path: Path) -> tuple[str, ...]:
+    """Captions of a `char` matrix. char: 201,N of 1-based indices into ALPHABET, one caption a column, 0 = padding.
+
+    Index 0 is never a character, also inside a caption, where it stands for one outside the alphabet.
+    """
+    if char.ndim != 2 or len(char) != LONGEST:
+        raise UserError(f"{path} has a `char` of shape {char.shape}, not {LONGEST} x captions: copy the file again.")
+    if char.size and not 0 <= char.min() <= char.max() <= len(ALPHABET):
+        raise UserError(f"{path} has a `char` index outside 0..{len(ALPHABET)}: copy the file again.")
+    columns = char.astype(np.int64).T
+    return tuple("".join(ALPHABET[i - 1] for i in column if i > 0).strip() for column in columns)
+
+
+class _Damaged(Exception):
+    """Why a file cannot be read; `read_t7` adds its name."""
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+        self.memo: dict[int, Any] = {}
+
+    def take(self, size: int, what: str) -> bytes:
+        if not 0 <= size <= len(self.data) - self.at:
+            raise _Damaged(f"{what} of {size} bytes at byte {self.at}, but {len(self.data) - self.at} are left")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def number(self, code: str, what: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
+
+    def string(self) -> str:
+        return self.take(self.number("i", "a string length"), "a string").decode("latin1")
+
+    def longs(self, count: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{count}q", self.take(8 * count, "a shape"))
+
+    def object(self, depth: int = 0) -> Any:
+        kind = self.number("i", "a type")
+        match kind:
+            case 0:
+                return None
+            case 1:
+                value = self.number("d", "a number")
+                return int(value) if value.is_integer() else value  # Lua has one number type: 1.0 is the key 1
+            case 2:
+                return self.string()
+            case 3:
+                return self.table(depth)
+            case 4:
+                return self.torch_object(depth)
+            case 5:
+                return bool(self.number("i", "a bool"))
+        raise _Damaged(f"type {kind} at byte {self.at - 4}")
+
+    def table(self, depth: int) -> Any:
+        index = self.number("i", "a memo index")
+        if index in self.memo:
+            return self.memo[index]
+        if depth >= DEEPEST:
+            raise _Damaged(f"tables nested more than {DEEPEST} deep")
+        count = self.number("i", "a table size")
+        if not 0 <= count <= (len(self.data) - self.at) // 8:  # a key and a value are at least an int32 type each
+            raise _Damaged(f"a table of {count} entries at byte {self.at - 4}")
+        table: dict[Any, Any] = {}
+        self.memo[index] = table  # before its content, which may refer to it
+        for _ in range(count):
+            key = self.object(depth + 1)
+            if not isinstance(key, str | int | float):
+                raise _Damaged(f"a table key of type {type(key).__name__} before byte {self.at}")
+            table[key] = self.object(depth + 1)
+        return table
+
+    def torch_object(self, depth: int) -> Any:
+        index = self.number("i", "a memo index")
+        if index in self.memo:
+            return self.memo[index]
+        name = self.string()
+        if name.startswith("V "):  # files older than version 1 have the class name at once
+            name = self.string()
+        element = name.removeprefix("torch.")
+        if (family := element.removesuffix("Storage")) != element and family in DTYPES:
+            self.memo[index] = self.storage(DTYPES[family])
+        elif (family := element.removesuffix("Tensor")) != element and family in DTYPES:
+            self.memo[index] = self.tensor(depth)
+        else:
+            raise _Damaged(f"it holds a {name[:60]!r}, not a tensor")
+        return self.memo[index]
+
+    def storage(self, dtype: str) -> np.ndarray:
+        count = self.number("q", "a storage size")
+        return np.frombuffer(self.take(count * np.dtype(dtype).itemsize, "a storage"), dtype)
+
+    def tensor(self, depth: int) -> np.ndarray:
+        dims = self.number("i", "a number of dimensions")
+        if not 0 <= dims <= 16:
+            raise _Damaged(f"a tensor of {dims} dimensions at byte {self.at - 4}")
+        sizes, strides = self.longs(dims), self.longs(dims)
+        first = self.number("q", "a storage offset") - 1
+        storage = self.object(depth + 1)
+        if not dims or storage is None:
+            return np.empty(0)
+        if not isinstance(storage, np.ndarray) or min(*sizes, *strides, first) < 0:
+            raise _Damaged(f"a tensor of shape {sizes} and strides {strides} before byte {self.at}")
+        last = first + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        count = math.prod(list(sizes))
+        if count > storage.size or (count and last >= storage.size):
+            raise _Damaged(f"a tensor of shape {sizes} in a storage of {storage.size} elements")
+        steps = [stride * storage.itemsize for stride in strides]
+        return np.lib.stride_tricks.as_strided(storage[first:], sizes, steps, writeable=False)
