@@ -3,19 +3,31 @@
 import pickle
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
 
 from common.data.cub import TEST_CLASSES
 from common.data.torch7 import ALPHABET, LONGEST
+from common.errors import UserError
 
 FLOWER_TEST = frozenset({2, 5})  # a split of `make_oxford102` by class number
 COLOURS = ("red", "blue", "yellow", "brown", "white", "black", "grey", "orange", "pink", "olive")
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """The one sentence of the UserError that act raises."""
+    with pytest.raises(UserError) as error:
+        act()
+    message = str(error.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
 
 
 def sentences(name: str, count: int = 10) -> tuple[str, ...]:
