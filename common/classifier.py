@@ -6,7 +6,6 @@ B images, S side, F width of the penultimate layer (fc7 after ReLU for VGG and A
 import hashlib
 import logging
 import math
-import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,9 +92,14 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         raise UserError(f"no weights file at {path}: give the path of one, or leave it out to have one trained.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path} is no readable weights file ({first}): download or train it again.") from error
+    except Exception as error:  # the reader fails in a dozen ways on a damaged file
+        if "unsupported global" in str(error).lower():
+            raise UserError(
+                f"{path} holds pickled objects, which can run code when they are read: save its state_dict() alone."
+            ) from None
+        raise UserError(
+            f"{path} cannot be read as weights: it is damaged or of another kind, fetch or train it again."
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, no weights: give a state dict or an export.")
     return content

@@ -106,7 +106,7 @@ def evaluate(
     began = time.perf_counter()
     device = model.device
     model.eval()
-    model.read_text(data.records)  # type: ignore[operator]
+    model.before_scoring(data)
     folder.mkdir(parents=True, exist_ok=True)
     pairs, pairs_file = evaluation_pairs(data, options, folder)
     extractor = extractor_for(options, files.get("classifier"))

@@ -37,7 +37,7 @@ def sheet(
     width = len(headings) * (side + GAP) + GAP
     per_line = max(int(width / 6.2), 10)
     texts = [textwrap.wrap(s, per_line) or [""] for s in sentences] or [[] for _ in range(rows)]
-    heights = [len(lines) * 15 + side + 2 * GAP for lines in texts]
+    heights = [len(lines) * 15 + side + 3 * GAP for lines in texts]
     canvas = Image.new("RGB", (width, 20 + sum(heights)), "white")
     pen = ImageDraw.Draw(canvas)
     for column, heading in enumerate(headings):
@@ -46,7 +46,7 @@ def sheet(
     for row in range(rows):
         for number, line in enumerate(texts[row]):
             pen.text((GAP, top + number * 15), line, fill=(40, 40, 90), font=font)
-        below = top + len(texts[row]) * 15
+        below = top + len(texts[row]) * 15 + GAP
         for column, heading in enumerate(headings):
             picture = to_picture(columns[heading][row])
             how = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.BILINEAR

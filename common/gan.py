@@ -72,6 +72,9 @@ class GANModule(LightningModule):
         """Images in [-1, 1] for a batch. Evaluation, figures, demo and export all come through here."""
         raise NotImplementedError
 
+    def before_scoring(self, data: Any) -> None:
+        """What has to be read or set before `sample` is scored on a data module."""
+
     # ---- one step
 
     def opts(self) -> tuple[LightningOptimizer, ...]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.classifier import ImageClassifier, build, file_hash, recognise
+from common.classifier import read_weights as weights
 from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from simgan.sisgan import SISGANGenerator
@@ -19,18 +20,7 @@ from simgan.vse import JointEmbedding, TextEncoder
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """A state dict on the CPU. UserError when the file is absent, damaged, holds objects or anything but tensors."""
-    if not Path(path).is_file():
-        raise UserError(f"no weights at {path}: put the file there or correct the path.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader fails in a dozen ways on a damaged file
-        if "unsupported global" in str(error).lower():
-            raise UserError(
-                f"{path} holds pickled objects, which can run code when they are read: save its state_dict() alone."
-            ) from None
-        raise UserError(
-            f"{path} cannot be read as weights: it is damaged or of another kind, fetch it again."
-        ) from None
+    state = weights(path)
     if not (isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())):
         raise UserError(
             f"{path} is not a state dict, names with one tensor each: save the network's state_dict() alone."

@@ -6,14 +6,13 @@ weights_only=True. The discriminator is not in it: a file to serve from, not to 
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from common.blocks import Frozen
 from common.classifier import read_weights
 from common.errors import UserError
 from common.text import Vocabulary
 from simgan.model import SIMGAN
-from simgan.vse import TextEncoder, text_encoder
+from simgan.vse import text_encoder
 
 FORMAT = 1
 # settings that decide which weights there are, or what they are fed
@@ -28,7 +27,7 @@ def export_editor(model: SIMGAN, data: str) -> dict[str, Any]:
     """
     model.read_text()
     assert model.text_encoder is not None
-    encoder = cast(TextEncoder, model.text_encoder.net)
+    encoder = model.text_encoder
     words = list(encoder.vocabulary.words) if isinstance(encoder.vocabulary, Vocabulary) else None
     sizes = {"word_dim": encoder.net.gru.input_size, "dim": encoder.dim, "max_words": encoder.vocabulary.max_words}
     vectors = None if isinstance(encoder.vocabulary, Vocabulary) else str(encoder.vocabulary.path)
@@ -85,7 +84,7 @@ def take_editor(model: SIMGAN, content: dict[str, Any], path: str | Path) -> Non
     if model.ema_generator is not None:
         model.ema_generator.module.load_state_dict(content["ema"])
     encoder = text_encoder({**content["vse"], "vocabulary": content["vocab"]}, content["phi_hash"])
-    model.text_encoder = Frozen(encoder).to(model.device)
+    model.text_encoder = encoder.to(model.device)
     model.phi = None  # a table by another encoder would not fit
 
 

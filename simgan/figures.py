@@ -24,7 +24,6 @@ from common.figures import save, sheet, to_picture
 from common.runs import RunFolder, short_hash
 from simgan.model import SIMGAN
 from simgan.networks import Generator
-from simgan.vse import TextEncoder
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -64,7 +63,8 @@ def interpolate(
             return model.draw(x, (1 - alpha) * a + alpha * b, eps, mode)
         with torch.no_grad():
             c_a, c_b = (net.condition(phi, eps, mode)[0] for phi in (a, b))
-            return net.eval().edit(x, (1 - alpha) * c_a + alpha * c_b).float()
+        c = (1 - alpha) * c_a + alpha * c_b
+        return model.serve(net, lambda g: g.edit(x, c))  # type: ignore[operator]
 
     return {"source": x} | {f"alpha {alpha:.3f}": edit(alpha) for alpha in torch.linspace(0, 1, steps).tolist()}
 
@@ -72,7 +72,7 @@ def interpolate(
 def cycle(model: SIMGAN, x: Tensor, own: Tensor, target: Tensor, eps: Tensor) -> Columns:
     """Sec. 2.3: x, x-hat, x-tilde and four times their difference, black for none. own, target: B,D, eps: B,ca_dim."""
     edit = model.draw(x, target, eps)
-    back = model.draw(edit, own, mode="mean")
+    back = model.take_back(edit, own)
     return {"x": x, "x-hat": edit, "x-tilde": back, "|x-tilde - x| x 4": 4 * (back - x).abs() - 1}
 
 
@@ -126,7 +126,7 @@ def check_sentences(model: SIMGAN, sentences: Iterable[str]) -> list[str]:
     """The words that the text encoder does not know, told in one line. UserError for a sentence of nothing else."""
     model.read_text()
     assert model.text_encoder is not None
-    encoder = cast(TextEncoder, model.text_encoder.net)
+    encoder = model.text_encoder
     unknown = list(dict.fromkeys(word for sentence in sentences for word in encoder.unknown(sentence)))
     if unknown:
         log.warning("unknown words, read as <unk>: %s", ", ".join(unknown))

@@ -4,16 +4,18 @@ B batch, S image side, D width of the sentence vector. Written t own sentence, t
 phi and phi-bar their vectors, x-hat the edit, x-tilde the edit taken back (the cycle).
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
+from torch.optim.swa_utils import update_bn
 
-from common.blocks import Frozen
+from common.data.module import ImageData
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule, paired_noise
@@ -21,7 +23,7 @@ from common.losses import ADVERSARIAL, kl_log_std
 from simgan.checkpoints import read_vse
 from simgan.networks import Discriminator, Generator, still_statistics
 from simgan.sentences import sentence_table
-from simgan.vse import load_text_encoder
+from simgan.vse import TextEncoder, load_text_encoder
 
 
 class SIMGAN(GANModule):
@@ -116,7 +118,7 @@ class SIMGAN(GANModule):
         self.average_generator()
         self.text_file, self.word_vectors, self.phi_cache = text_encoder, word_vectors, phi_cache
         self.data_name = ""
-        self.text_encoder: Frozen | None = None
+        self.text_encoder: TextEncoder | None = None
         self.phi: Tensor | None = None  # N,captions,D: every sentence of the data set, encoded once
 
     def examples(self) -> dict[str, tuple[Tensor, ...]]:
@@ -143,9 +145,9 @@ class SIMGAN(GANModule):
                     f"the text encoder {self.text_file} gives {encoder.dim} numbers a sentence and model.phi_dim is "
                     f"{self.phi_dim}: set model.phi_dim={encoder.dim}"
                 )
-            self.text_encoder = Frozen(encoder).to(self.device)
+            self.text_encoder = encoder.to(self.device)
         if records is not None:
-            self.phi = sentence_table(self.text_encoder.net, records, self.phi_cache).to(self.device)
+            self.phi = sentence_table(self.text_encoder, records, self.phi_cache).to(self.device)
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -167,7 +169,7 @@ class SIMGAN(GANModule):
         """phi of free text: n sentences -> n,D on this module's device."""
         self.read_text()
         assert self.text_encoder is not None
-        phi = self.text_encoder.net.encode(sentences).to(self.device)
+        phi = self.text_encoder.encode(sentences).to(self.device)
         return F.normalize(phi, dim=1) if self.phi_norm else phi
 
     # ---- one training step (Sec. 2; D before G as in SISGAN)
@@ -275,18 +277,33 @@ class SIMGAN(GANModule):
     # ---- serving
 
     def draw(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str | None = None) -> Tensor:
-        """G(x, phi) as inference runs it: x B,3,S,S in [-1, 1], phi B,D -> B,3,S,S. eps B,ca_dim or drawn.
+        """G(x, phi) as inference runs it: x B,3,S,S in [-1, 1], phi B,D -> B,3,S,S. eps B,ca_dim or drawn."""
+        return self.serve(self.serving, lambda net: net(x, phi, eps, mode or self.ca_mode))
 
-        `eval_bn=batch` normalises by the batch's own statistics instead of the running ones.
-        """
-        net = self.serving
+    def take_back(self, edit: Tensor, own: Tensor) -> Tensor:
+        """x-tilde as inference runs it: the edit B,3,S,S brought back to the own sentence B,D, without noise."""
+        return self.serve(self.generator_back or self.serving, lambda net: net(edit, own, mode="mean"))
+
+    @torch.no_grad()
+    def serve(self, net: nn.Module, use: Callable[[nn.Module], Tensor]) -> Tensor:
+        """Uses a generator as `eval_bn` says: by running statistics, or by those of the batch (still untouched)."""
         was_training = net.training
         net.train(self.eval_bn == "batch")
         try:
-            with torch.no_grad(), still_statistics(net) if self.eval_bn == "batch" else nullcontext():
-                return net(x, phi, eps, mode or self.ca_mode).float()
+            with still_statistics(net) if self.eval_bn == "batch" else nullcontext():
+                return use(net).float()
         finally:
             net.train(was_training)
+
+    def before_scoring(self, data: ImageData) -> None:
+        """Encodes the sentences; with eval_bn=recalibrate takes the running statistics anew over an epoch of pairs."""
+        self.read_text(data.records)
+        if self.eval_bn == "recalibrate":
+            net = self.serving
+            batches = (data.move(batch, self.device) for batch in data.train_dataloader())
+            pairs = (([b["image"], self.look_up(b["other_row"], b["other_caption"])],) for b in batches)
+            update_bn(pairs, Pairwise(net))
+            net.eval()
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """x-hat for each image and its mismatched sentence; noise from the pair's id, else from `generator`."""
@@ -310,5 +327,16 @@ class SIMGAN(GANModule):
             "x": x,
             "x-hat": edits[0],
             "x-hat, other noise": edits[1],
-            "x-tilde": self.draw(edits[0], own, mode="mean"),
+            "x-tilde": self.take_back(edits[0], own),
         }
+
+
+class Pairwise(nn.Module):
+    """A generator that takes its two inputs as one, which is how torch's update_bn calls it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pair: list[Tensor]) -> Tensor:
+        return self.net(*pair)

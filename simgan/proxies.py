@@ -90,10 +90,10 @@ class EditProxies:
         self.add("rec_rmse", rmse(rebuilt, x))
         rounded = edit.float() / 127.5 - 1
         noise = paired_noise(batch["pair"], rounded[0].numel(), seed=1).view_as(rounded.cpu()).to(rounded)
-        cycle = l1(to_uint8(model.draw(rounded, own, mode="mean")), x)
+        cycle = l1(to_uint8(model.take_back(rounded, own)), x)
         shaken = (rounded + noise * STEG_SIGMA / 127.5).clamp(-1, 1)
         self.add("cyc_l1", cycle)
-        self.add("steg_gap", l1(to_uint8(model.draw(shaken, own, mode="mean")), x) - cycle)
+        self.add("steg_gap", l1(to_uint8(model.take_back(shaken, own)), x) - cycle)
         if self.data.records.masks:
             away = background(self.masks(batch["row"]).to(x.device))
             keep = away.flatten(1).sum(1) > 0.01 * away[0].numel()  # a bird that fills the picture has no background

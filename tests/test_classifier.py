@@ -124,7 +124,7 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
     torch.save({"format": 1, "kind": "vse"}, wrong)
     with pytest.raises(UserError, match="no weights file at"):
         load_classifier(tmp_path / "absent.pt")
-    with pytest.raises(UserError, match="is no readable weights file"):
+    with pytest.raises(UserError, match="cannot be read as weights"):
         load_image_encoder(garbage)
     with pytest.raises(UserError, match="holds no classifier known here"):
         load_image_encoder(unknown)

@@ -437,7 +437,7 @@ def test_other_files_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> 
         root / "vse.pt": "holds a vse, not a SIMGAN editor",
         tmp_path / "weights.pth": "holds something else, not a SIMGAN editor",
         tmp_path / "later.pt": "is of format 9, not 1",
-        tmp_path / "cut.pt": "is no readable weights file",
+        tmp_path / "cut.pt": "cannot be read as weights",
         tmp_path / "absent.pt": "no weights file at",
         tmp_path / "vse.ckpt": "this checkpoint is of VSE, not of SIMGAN",
         tmp_path / "wide.ckpt": "add model.ngf=16 model.ndf=16 to the command",
