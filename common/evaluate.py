@@ -167,7 +167,10 @@ class ColourMatches:
     ignores the sentence, gives the level of chance."""
 
     def __init__(self, data: ImageData) -> None:
-        self.edit, self.source = ColourMatch(data.records), ColourMatch(data.records)
+        ratio = data.load_size / data.image_size
+        self.edit, self.source = (
+            ColourMatch(data.records, load_ratio=ratio, bbox_crop=data.bbox_crop) for _ in range(2)
+        )
 
     def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
         self.edit.update(images, batch["row"], sentences)

@@ -61,7 +61,7 @@ def load_data(cfg: Config) -> ImageData:
     reader = build(
         spec["reader"],
         root=str(root),
-        captions=spec["captions"],
+        captions=spec["captions"] if "caption" in spec["reads"] else "none",
         allow_missing=spec["allow_missing"],
         masks="mask" in spec["reads"],
         attributes="attributes" in spec["reads"],

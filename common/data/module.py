@@ -1,0 +1,375 @@
+"""Batches of any dataset: what an epoch draws, how windows leave the store, what happens to them on the device.
+
+N images, B batch, S side of an image. An epoch's draws are one function of (seed, epoch), made in the main process:
+the stream is the same for any number of workers and ranks, and after a resume.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from PIL import Image
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from common.data.geometry import fit, upright
+from common.data.pairs import Pairs, caption_counts, other_class
+from common.data.records import Records, Sample
+from common.data.store import ImageStore
+from common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+READS = ("image", "mask", "caption", "attributes", "label")
+VIEWS = 1_000_003  # sets the seeds of view_loader apart from those of epochs
+Draws = dict[str, np.ndarray]  # columns of equal length: row; u, v in [0, 1), flip, angle; caption, other_row, ...
+
+
+class Reader(Protocol):
+    """A dataset: CUB, Oxford102, Folder, ..."""
+
+    def read(self) -> Records: ...
+
+
+class EpochPlan:
+    """A batch sampler whose whole epoch is drawn at once from default_rng([seed, epoch]).
+
+    Each epoch visits every row once in a new order (the rest that fills no batch is dropped) and draws for each:
+    caption k ~ U of its own; a mismatched row, uniform over the images of another class, and one of its captions; crop
+    offsets u, v ~ U[0, 1); flip, p = 0.5; angle ~ U(-rotate_deg, rotate_deg).
+    `batch_size` is global: each rank takes its slice, so an epoch is the same for any number of ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        captions: np.ndarray | None,
+        batch_size: int,
+        seed: int,
+        flip: bool,
+        rotate_deg: float,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.rows, self.labels, self.captions = rows, labels, captions
+        self.batch_size, self.seed, self.flip, self.rotate_deg = batch_size, seed, flip, rotate_deg
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        self.sampler = self  # Lightning calls loader.batch_sampler.sampler.set_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def draw(self) -> Draws:
+        """All draws of the epoch, in order. Every kind is always drawn, so a switch never shifts another's numbers."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = rng.permutation(self.rows)
+        u, v, flip, angle = rng.random((4, len(rows)))
+        draws = {"row": rows, "u": u, "v": v}
+        if self.flip:
+            draws["flip"] = flip < 0.5
+        if self.rotate_deg:
+            draws["angle"] = ((2 * angle - 1) * self.rotate_deg).astype(np.float32)
+        if self.captions is not None:
+            draws["caption"] = rng.integers(0, self.captions[rows])
+            draws["other_row"] = other_class(rng, self.labels, self.rows, rows)
+            draws["other_caption"] = rng.integers(0, self.captions[draws["other_row"]])
+        return draws
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __iter__(self) -> Iterator[Draws]:
+        draws, share = self.draw(), self.batch_size // self.world
+        for batch in range(len(self)):
+            start = batch * self.batch_size + self.rank * share
+            yield {name: column[start : start + share] for name, column in draws.items()}
+
+
+class Windows:
+    """Turns draws into a batch: S windows copied out of the store, at floor(u (W - S + 1)) of a side W."""
+
+    def __init__(self, records: Records, store: ImageStore | None, size: int, reads: Sequence[str]) -> None:
+        self.store, self.size, self.reads = store, size, reads
+        self.labels = records.labels
+        self.attributes = records.attributes if "attributes" in reads else None
+        self.pinned = torch.cuda.is_available()
+
+    def batch(self, draws: Draws) -> dict[str, Tensor]:
+        """image B,S,S,3 uint8, mask B,S,S uint8 in {0, 1}, attributes B,A uint8; columns of the draws as they are."""
+        rows, size = draws["row"], self.size
+        batch = {name: torch.tensor(column) for name, column in draws.items() if name not in ("u", "v")}
+        batch["label"] = torch.from_numpy(self.labels[rows])
+        if self.attributes is not None:
+            batch["attributes"] = torch.from_numpy(self.attributes[rows])
+        if self.store is None:
+            return batch
+        places = []
+        for row, u, v in zip(rows.tolist(), draws["u"].tolist(), draws["v"].tolist(), strict=True):
+            height, width = self.store.shape(row)
+            places.append((row, int(v * (height - size + 1)), int(u * (width - size + 1)), size))
+        if "image" in self.reads:
+            batch["image"] = self._stack(self.store.window, places, (size, size, 3))
+        if "mask" in self.reads:
+            batch["mask"] = self._stack(self.store.mask_window, places, (size, size))
+        return batch
+
+    def _stack(self, view: Callable[..., np.ndarray], places: list[tuple], shape: tuple[int, ...]) -> Tensor:
+        out = torch.empty((len(places), *shape), dtype=torch.uint8, pin_memory=self.pinned)
+        for window, place in zip(out.numpy(), places, strict=True):
+            window[...] = view(*place)
+        return out
+
+
+class Loader:
+    """The batches of a batch sampler, in its order, made up to 2 * `workers` ahead by as many threads.
+
+    Threads rather than a DataLoader's processes: numpy copies without the GIL, while handing a batch over in shared
+    memory costs seven times the copy. Nothing is drawn before the first batch is asked for: Lightning makes a resumed
+    run's iterator before it calls set_epoch. `done` gives the batches of the epoch that the run had done before then.
+    """
+
+    def __init__(
+        self, windows: Windows, batch_sampler: Any, workers: int = 0, done: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.windows, self.batch_sampler, self.workers, self.done = windows, batch_sampler, workers, done
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        draws = islice(self.batch_sampler, self.done(), None)
+        if not self.workers:
+            yield from map(self.windows.batch, draws)
+            return
+        with ThreadPoolExecutor(self.workers, "loader") as pool:
+            ahead = deque(pool.submit(self.windows.batch, each) for each in islice(draws, 2 * self.workers))
+            while ahead:
+                batch = ahead.popleft().result()
+                ahead.extend(pool.submit(self.windows.batch, each) for each in islice(draws, 1))
+                yield batch
+
+
+def prepare(batch: dict[str, Tensor]) -> Sample:
+    """A loader's batch as the model reads it (see Sample), on the batch's device.
+
+    Image and mask are flipped and turned alike; a turned image is filled up by its reflection at the border, its mask
+    is cut at >= 0.5. image: B,S,S,3 uint8 -> B,3,S,S float, x / 127.5 - 1.
+    """
+    batch = dict(batch)
+    flip, angle = batch.pop("flip", None), batch.pop("angle", None)
+    for name in {"image", "mask"} & batch.keys():
+        x = batch[name].permute(0, 3, 1, 2).contiguous() if name == "image" else batch[name][:, None]
+        if flip is not None:
+            x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
+        x = x.float()
+        if angle is not None:
+            x = rotate(x, angle)
+        batch[name] = x.div_(127.5).sub_(1) if name == "image" else (x >= 0.5).float()
+    if "attributes" in batch:
+        batch["attributes"] = batch["attributes"].float()
+    return cast(Sample, batch)
+
+
+def rotate(x: Tensor, angle: Tensor) -> Tensor:
+    """B,C,S,S in [0, 255] turned about the centre by B angles in degrees, counterclockwise; reflected at the border."""
+    cos, sin, zero = angle.deg2rad().cos(), angle.deg2rad().sin(), torch.zeros_like(angle)
+    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return turned.clamp_(0, 255)  # its weights sum to 1 only up to round-off
+
+
+class ImageData(LightningDataModule):
+    """The batches of one dataset, as Sample dicts.
+
+    dataset: read() -> Records, called once, when first needed. image_size: S. batch_size: of all ranks together.
+    load_ratio: the shorter side is resized to round(S * load_ratio) and S windows are cut from that (76/64: Reed et al.
+    2016, StackGAN). reads: which of READS the model needs; `row` and `label` are always given, no pixel is touched
+    without "image" or "mask". bbox_crop: the square about the bird first (StackGAN, AttnGAN). allow_missing: unreadable
+    images are left out instead of refused. store: folder for the image store, else beside the data.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Reader,
+        image_size: int,
+        batch_size: int,
+        load_ratio: float = 76 / 64,
+        reads: Sequence[str] = ("image", "caption"),
+        train_split: str = "train",
+        flip: bool = True,
+        rotate_deg: float = 0.0,
+        bbox_crop: bool = False,
+        allow_missing: bool = False,
+        workers: int = 0,
+        seed: int = 0,
+        store: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if unknown := sorted(set(reads) - set(READS)):
+            raise UserError(f"data.reads names {', '.join(unknown)}: choose from {', '.join(READS)}.")
+        self.dataset, self.image_size, self.batch_size = dataset, image_size, batch_size
+        self.load_size = max(image_size, round(image_size * load_ratio))
+        self.reads, self.train_split, self.flip, self.rotate_deg = tuple(reads), train_split, flip, rotate_deg
+        self.bbox_crop, self.allow_missing, self.workers, self.seed = bbox_crop, allow_missing, workers, seed
+        self.store_folder = Path(store) if store else None
+
+    @cached_property
+    def records(self) -> Records:
+        return self.dataset.read()
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.records.name
+
+    @cached_property
+    def store(self) -> ImageStore:
+        """The image store, built when first needed."""
+        store = ImageStore.build(
+            self.records,
+            side=self.load_size,
+            bbox_crop=self.bbox_crop,
+            masks="mask" in self.reads,
+            folder=self.store_folder,
+            workers=self.workers,
+            allow_missing=self.allow_missing,
+        )
+        if store.bad:
+            first = next(iter(store.bad.values()))
+            log.warning("%d of %d images are left out, the first: %s", len(store.bad), len(store), first)
+        return store
+
+    def prepare_data(self) -> None:
+        if {"image", "mask"} & set(self.reads):
+            _ = self.store
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split that can be used: without unreadable images once the store is open or pixels are read."""
+        return self._usable(self.records.rows(split))
+
+    def _usable(self, rows: np.ndarray) -> np.ndarray:
+        self.prepare_data()
+        return rows[self.store.ok[rows]] if "store" in self.__dict__ else rows
+
+    def train_dataloader(self) -> Loader:
+        """Batches of an EpochPlan. Without a Trainer call loader.batch_sampler.set_epoch(epoch) before each epoch."""
+        rows, (rank, world) = self.rows(self.train_split), self._rank()
+        self._check(rows, world)
+        plan = EpochPlan(
+            rows=rows,
+            labels=self.records.labels,
+            captions=caption_counts(self.records) if "caption" in self.reads else None,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            flip=self.flip,
+            rotate_deg=self.rotate_deg,
+            rank=rank,
+            world=world,
+        )
+        return Loader(self._windows(self.reads), plan, self.workers, self._batches_done)
+
+    def eval_loader(
+        self,
+        split: str = "test",
+        batch_size: int | None = None,
+        rows: np.ndarray | None = None,
+        reads: Sequence[str] | None = None,
+    ) -> Loader:
+        """Centre windows, no flip, file order, caption 0.
+
+        rows: these instead of a split's. reads: other than the model's.
+        """
+        reads = self.reads if reads is None else reads
+        rows = self.records.rows(split) if rows is None else np.asarray(rows)
+        draws = {"row": rows}
+        if "caption" in reads:
+            draws["caption"] = np.zeros(len(rows), np.int64)
+        return self._fixed(draws, batch_size, reads)
+
+    def pair_loader(self, pairs: Pairs, batch_size: int | None = None) -> Loader:
+        """Centre windows of the pairs' images, in order, with caption, other_row, other_caption and pair (pair_id)."""
+        draws = {"row": pairs.row, "caption": pairs.caption, "pair": pairs.pair_id}
+        draws |= {"other_row": pairs.other_row, "other_caption": pairs.other_caption}
+        return self._fixed(draws, batch_size, ("image", *self.reads))
+
+    def view_loader(self, rows: np.ndarray, view: int, batch_size: int | None = None) -> Loader:
+        """Images cut and flipped as in training, once each and in order; the same `view` gives the same cuts.
+
+        Drawn for the whole dataset, so an image's cut does not depend on which other rows are asked for.
+        """
+        rng = np.random.default_rng([self.seed, VIEWS, view])
+        u, v, flip = rng.random((3, len(self.records)))[:, rows]
+        draws = {"row": np.asarray(rows), "u": u, "v": v} | ({"flip": flip < 0.5} if self.flip else {})
+        return self._fixed(draws, batch_size, ("image",))
+
+    def crop_photo(self, image: Image.Image) -> Tensor:
+        """Any photo by the test-time geometry: 1,3,S,S in [-1, 1]."""
+        photo = np.asarray(fit(upright(image), self.load_size))
+        top, left = ((side - self.image_size + 1) // 2 for side in photo.shape[:2])
+        window = photo[top : top + self.image_size, left : left + self.image_size]
+        return prepare({"image": torch.from_numpy(window.copy())[None]})["image"]
+
+    def move(self, batch: dict[str, Tensor], device: torch.device | str) -> Sample:
+        """A loader's batch as the model reads it, on the device: what a Trainer does by itself."""
+        return prepare({name: value.to(device, non_blocking=True) for name, value in batch.items()})
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Sample:
+        return prepare(batch)
+
+    def _windows(self, reads: Sequence[str]) -> Windows:
+        records = self.records
+        if "attributes" in reads and records.attributes is None:
+            raise UserError(f"{records.name} in {records.root} has no attributes: choose a model that needs none.")
+        return Windows(records, self.store if {"image", "mask"} & set(reads) else None, self.image_size, reads)
+
+    def _fixed(self, draws: Draws, batch_size: int | None, reads: Sequence[str]) -> Loader:
+        """A loader over draws as they are, without the rows that cannot be used."""
+        windows, size = self._windows(reads), batch_size or self.batch_size
+        kept = np.isin(draws["row"], self._usable(np.unique(draws["row"])))
+        half = np.full(len(kept), 0.5)
+        draws = {name: column[kept] for name, column in ({"u": half, "v": half} | draws).items()}
+        starts = range(0, int(kept.sum()), size)
+        batches = [{name: column[i : i + size] for name, column in draws.items()} for i in starts]
+        return Loader(windows, batches, self.workers)
+
+    def _check(self, rows: np.ndarray, world: int) -> None:
+        where = f"the {self.train_split} split of {self.name}"
+        if self.batch_size % world:
+            nearest = max(world, self.batch_size // world * world)
+            raise UserError(
+                f"data.batch_size={self.batch_size} is of all processes together and cannot be divided among {world}: "
+                f"set data.batch_size={nearest}, say."
+            )
+        if len(rows) < self.batch_size:
+            raise UserError(
+                f"There are {len(rows)} images in {where}, fewer than data.batch_size={self.batch_size}: "
+                f"set data.batch_size={len(rows)} or less, or add images to {self.records.root}."
+            )
+        if "caption" in self.reads and len(np.unique(self.records.labels[rows])) < 2:
+            raise UserError(
+                f"All images in {where} are of one class, so no sentence of another class can be drawn: "
+                f"add images of a second class to {self.records.root}."
+            )
+
+    def _rank(self) -> tuple[int, int]:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _batches_done(self) -> int:
+        """Batches of this epoch done before the run was resumed; 0 unless it is being resumed right now."""
+        loop = self.trainer.fit_loop.epoch_loop if self.trainer else None
+        return loop.batch_progress.current.ready if loop is not None and loop.restarting else 0

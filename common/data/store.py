@@ -1,0 +1,382 @@
+"""The store: every image of a dataset decoded once into one flat uint8 file, out of which the loop cuts its windows.
+
+A store is a folder: `images.u8` (the images one after another, row-major H,W,3), `masks.u8` (the same without the 3),
+`shapes.npy` (N,2: H, W) and `store.json`. It is built in `<name>.partial` and renamed when complete; a build that was
+killed goes on from its journal. The shorter side of an image is `side`, its aspect is kept (papers: Sec. 4 of each).
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from common.data.geometry import Box, fitted, square_about, upright
+from common.data.records import MaskReader, Records
+from common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the format and of the geometry: part of the hash
+CHUNK = 32  # images decoded between two lines of the journal
+FEW = 64  # below this many images starting processes costs more than it saves
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image's way into the store."""
+
+    row: int
+    image: Path
+    mask: Path | None
+    crop: Box | None
+    height: int
+    width: int
+    offset: int  # pixels before it in the flat file
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the decoding processes need to know besides their items."""
+
+    folder: Path
+    read_mask: MaskReader | None
+    turn: bool  # obey EXIF; not in a dataset with boxes, which are given in the pixels as stored
+    allow_missing: bool
+
+    def run(self, items: list[_Item]) -> dict[int, str]:
+        """Decode items into the flat files and force them to disk. Returns the rows left out with the reason."""
+        bad: dict[int, str] = {}
+        with open(self.folder / "images.u8", "r+b") as images, open(self.folder / "masks.u8", "r+b") as masks:
+            for item in items:
+                try:
+                    image, full = self.decode(item)
+                except UNREADABLE as error:
+                    bad[item.row] = unreadable(item.image, error)
+                    if not self.allow_missing:
+                        raise UserError(bad[item.row]) from error
+                    continue
+                images.seek(3 * item.offset)
+                images.write(image.tobytes())
+                if item.mask is not None:
+                    masks.seek(item.offset)
+                    masks.write(self.decode_mask(item.mask, full, item))
+            for file in (images, masks):
+                file.flush()
+                os.fsync(file.fileno())  # before the journal says so: a power cut must not leave zeros behind
+        return bad
+
+    def decode(self, item: _Item) -> tuple[np.ndarray, np.ndarray]:
+        """The image H,W,3 as it lies in the store, and the whole photo for the reader of its mask."""
+        with Image.open(item.image) as file:
+            photo = upright(file) if self.turn else file.convert("RGB")
+        small = photo.crop(item.crop).resize((item.width, item.height), Image.Resampling.BILINEAR)
+        return np.asarray(small), np.asarray(photo)
+
+    def decode_mask(self, path: Path, photo: np.ndarray, item: _Item) -> bytes:
+        """H,W in {0, 1}: cut and resized like its image (bilinear on 0/255, which jags less than nearest), >= 0.5."""
+        assert self.read_mask is not None
+        try:
+            mask = Image.fromarray(self.read_mask(path, photo) * np.uint8(255))
+        except UNREADABLE as error:
+            raise UserError(f"The mask {path} cannot be read ({error}): put a whole copy there.") from error
+        mask = mask.crop(item.crop).resize((item.width, item.height), Image.Resampling.BILINEAR)
+        return (np.asarray(mask) >= 128).astype(np.uint8).tobytes()
+
+
+def unreadable(path: Path, error: BaseException) -> str:
+    """The sentence about an image that Pillow cannot decode."""
+    what = "is absent" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+    return f"The image {path} {what}: put a whole copy there, or leave such images out with data.allow_missing=true."
+
+
+class ImageStore:
+    """N images (and masks) in one memory-mapped file each. `ok`: N bool, False = unreadable and left out.
+
+    Rows are those of the Records that it was built from. Views are read-only and cost no copy; processes share them.
+    """
+
+    def __init__(self, folder: Path, meta: dict[str, Any], shapes: np.ndarray) -> None:
+        self.folder, self.side, self.bad = folder, int(meta["side"]), {int(k): v for k, v in meta["bad"].items()}
+        self.ok = np.ones(len(shapes), bool)
+        self.ok[list(self.bad)] = False
+        heights, widths = shapes.T.astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(heights * widths)])
+        self._table = list(zip(starts.tolist(), heights.tolist(), widths.tolist(), strict=False))
+        # np.asarray: slices of np.memmap itself are several times slower to make
+        self._images = np.asarray(np.memmap(folder / "images.u8", np.uint8, "r"))
+        self._masks = np.asarray(np.memmap(folder / "masks.u8", np.uint8, "r")) if meta["masks"] else None
+
+    @classmethod
+    def open(cls, folder: Path) -> "ImageStore":
+        """A finished store. Raises UserError for a half-built or damaged one."""
+        folder = Path(folder)
+        try:
+            meta = json.loads((folder / "store.json").read_text())
+            shapes = np.load(folder / "shapes.npy")
+            pixels = int(shapes.astype(np.int64).prod(1).sum())
+            sizes = [(folder / name).stat().st_size for name in ("images.u8", "masks.u8")]
+            whole = [meta["version"], meta["images"], meta["pixels"], *sizes]
+            if whole != [VERSION, len(shapes), pixels, 3 * pixels, pixels if meta["masks"] else 0]:
+                raise ValueError("its files are not of the sizes that its store.json gives")
+            return cls(folder, meta, shapes)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            raise UserError(
+                f"{folder} is not a whole image store ({error}): delete this folder and run again to build it anew."
+            ) from error
+
+    @classmethod
+    def build(
+        cls,
+        records: Records,
+        *,
+        side: int,
+        bbox_crop: bool,
+        masks: bool,
+        folder: Path | None,
+        workers: int,
+        allow_missing: bool = False,
+    ) -> "ImageStore":
+        """The store of these records in `folder`/<name>: opened when it is there, else built by `workers` processes.
+
+        side: shorter side of the images in the store. bbox_crop: `square_about` each box first. folder None: .store
+        beside the data, or artifacts/stores where that cannot be written.
+        Raises UserError for an image that cannot be read (unless allow_missing: then `ok` is False there), for a mask
+        that does not fit, and for a folder that cannot be written or is full.
+        """
+        name = store_name(records, side=side, bbox_crop=bbox_crop, masks=masks)
+        final = Path(folder or _home(records.root, name)) / name
+        try:
+            if not final.exists():
+                final.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(final.parent / f"{name}.lock"):  # another process may be at it: wait, then use its work
+                    if not final.exists():
+                        _build(records, side, bbox_crop, masks, final, workers, allow_missing)
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"A process that decoded images for {final} was killed, most likely for want of memory: "
+                "run again to go on from there, with data.workers=0 if it happens again."
+            ) from error
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise UserError(
+                f"The image store {final} cannot be written ({error.strerror or error}): "
+                f"{'free space there' if full else 'make the folder writable'} or choose another with data.store=PATH."
+            ) from error
+        store = cls.open(final)
+        if store.bad and not allow_missing:
+            raise UserError(next(iter(store.bad.values())))
+        return store
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+    def __reduce__(self) -> tuple:
+        return ImageStore.open, (self.folder,)  # a loader's process maps the files itself
+
+    def shape(self, row: int) -> tuple[int, int]:
+        """H, W of an image in the store."""
+        return self._table[row][1:]
+
+    def window(self, row: int, top: int, left: int, size: int) -> np.ndarray:
+        """A view of size,size,3 uint8 RGB."""
+        start, height, width = self._table[row]
+        image = self._images[3 * start : 3 * (start + height * width)].reshape(height, width, 3)
+        return image[top : top + size, left : left + size]
+
+    def mask_window(self, row: int, top: int, left: int, size: int) -> np.ndarray:
+        """A view of size,size uint8 in {0, 1}: the mask under the same window of the image."""
+        assert self._masks is not None, "the store was built without masks"
+        start, height, width = self._table[row]
+        return self._masks[start : start + height * width].reshape(height, width)[top : top + size, left : left + size]
+
+
+def store_name(records: Records, *, side: int, bbox_crop: bool, masks: bool) -> str:
+    """<dataset>-<side>[-box][-mask]-<hash8>. The hash covers keys, sizes and times of the files, and the geometry."""
+    if bbox_crop and records.boxes is None:
+        raise UserError(f"{records.name} in {records.root} has no bounding boxes: leave data.bbox_crop=false.")
+    if masks and not records.masks:
+        raise UserError(f"{records.name} in {records.root} has no masks: add them, or choose a model that needs none.")
+    digest = hashlib.sha256(repr((VERSION, side, bbox_crop, masks, records.boxes is None)).encode())
+    if bbox_crop and records.boxes is not None:
+        digest.update(np.ascontiguousarray(records.boxes, np.float32).tobytes())
+    for paths in (records.images, records.masks if masks else ()):
+        for key, path in zip(records.keys, paths, strict=False):
+            digest.update(f"{key}\0{_stamp(path)}\n".encode())
+    tags = "-box" * bbox_crop + "-mask" * masks
+    return f"{records.name}-{side}{tags}-{digest.hexdigest()[:8]}"
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return "absent"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _home(root: Path, name: str) -> Path:
+    beside, here = root / ".store", Path("artifacts/stores").absolute()
+    if (beside / name).exists():
+        return beside
+    target = beside if beside.exists() else root
+    # a folder without a single write bit is read-only on purpose, also for root, whom os.access lets pass
+    if target.stat().st_mode & 0o222 and os.access(target, os.W_OK):
+        return beside
+    log.info("%s cannot be written: the image store goes to %s", root, here)
+    return here
+
+
+def _plan(records: Records, side: int, bbox_crop: bool, masks: bool) -> tuple[list[_Item], np.ndarray, dict[int, str]]:
+    """From the headers alone: items in file order, shapes N,2 (0 where the header is unreadable) and the bad rows."""
+    turn = records.boxes is None
+
+    def measure(row: int) -> tuple[Box | None, tuple[int, int]] | str:
+        try:
+            with Image.open(records.images[row]) as image:
+                width, height = image.size
+                if turn and image.getexif().get(0x0112) in (5, 6, 7, 8):  # orientations that swap the sides
+                    width, height = height, width
+        except UNREADABLE as error:
+            return unreadable(records.images[row], error)
+        if not bbox_crop:
+            return None, fitted(width, height, side)
+        assert records.boxes is not None
+        crop = square_about(records.boxes[row], width, height)
+        if crop[0] >= crop[2] or crop[1] >= crop[3]:
+            return f"The bounding box of {records.images[row]} lies outside it: correct bounding_boxes.txt."
+        return crop, fitted(crop[2] - crop[0], crop[3] - crop[1], side)
+
+    items, bad, shapes, offset = [], {}, np.zeros((len(records), 2), np.int32), 0
+    with ThreadPoolExecutor(8) as pool:  # the headers wait for the disk, not for the processor
+        for row, found in enumerate(pool.map(measure, range(len(records)))):
+            if isinstance(found, str):
+                bad[row] = found
+                continue
+            crop, (width, height) = found
+            mask = records.masks[row] if masks else None
+            items.append(_Item(row, records.images[row], mask, crop, height, width, offset))
+            shapes[row] = height, width
+            offset += height * width
+    return items, shapes, bad
+
+
+def _build(
+    records: Records, side: int, bbox_crop: bool, masks: bool, final: Path, workers: int, allow_missing: bool
+) -> None:
+    items, shapes, bad = _plan(records, side, bbox_crop, masks)
+    if bad and not allow_missing:
+        raise UserError(next(iter(bad.values())))
+    if not items:
+        raise UserError(f"None of the {len(records)} images of {records.name} in {records.root} can be read.")
+    pixels = sum(item.height * item.width for item in items)
+    meta = {"version": VERSION, "dataset": records.name, "side": side, "bbox_crop": bbox_crop, "masks": masks}
+    meta |= {"images": len(records), "pixels": pixels}
+
+    partial = final.with_name(f"{final.name}.partial")
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    done = _resume(partial, meta, {"images.u8": 3 * pixels, "masks.u8": pixels if masks else 0})
+    left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
+    _check_space(partial, sum(item.height * item.width for chunk in left.values() for item in chunk) * (3 + masks))
+    work = _Work(partial, records.read_mask, records.boxes is None, allow_missing)
+
+    log.info("building the image store %s: %d images, %.2f GiB", final, len(items), pixels * (3 + masks) / 2**30)
+    with open(partial / "journal", "a") as journal, _progress(len(items)) as progress:
+        task = progress.add_task("decoding images once", total=len(items))
+        progress.advance(task, sum(len(chunks[number]) for number in done))
+        for number, found in _decode(work, left, workers if len(items) >= FEW else 0):
+            done[number] = found
+            journal.write(json.dumps({"chunk": number, "bad": found}) + "\n")
+            journal.flush()
+            progress.advance(task, len(chunks[number]))
+
+    bad |= {int(row): why for found in done.values() for row, why in found.items()}
+    np.save(partial / "shapes.npy", shapes)
+    with open(partial / "store.json", "w") as file:
+        json.dump(meta | {"bad": bad}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    (partial / "journal").unlink()
+    os.replace(partial, final)
+
+
+def _resume(partial: Path, meta: dict[str, Any], sizes: dict[str, int]) -> dict[int, dict]:
+    """Chunks that a killed build of this very store had finished, with their bad rows; lays out a new one if none."""
+    try:
+        same = json.loads((partial / "plan.json").read_text()) == meta
+        if same and all((partial / name).stat().st_size == size for name, size in sizes.items()):
+            lines = (partial / "journal").read_text().split("\n")[:-1]
+            done = {entry["chunk"]: entry["bad"] for entry in map(json.loads, lines)}
+            (partial / "journal").write_text("".join(f"{line}\n" for line in lines))  # the last may have been cut off
+            log.info("going on with %s: %d chunks of %d images are there", partial, len(done), CHUNK)
+            return done
+    except (OSError, ValueError, KeyError):
+        pass
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name, size in sizes.items():
+        with open(partial / name, "wb") as file:
+            file.truncate(size)
+    (partial / "plan.json").write_text(json.dumps(meta))
+    return {}
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"it needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free")
+
+
+def _progress(total: int) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=total < FEW or not console.is_terminal)
+
+
+def _decode(work: _Work, left: dict[int, list[_Item]], workers: int) -> Iterator[tuple[int, dict[int, str]]]:
+    """Chunk numbers as they are finished, with the rows left out."""
+    if workers == 0:
+        for number, chunk in left.items():
+            yield number, work.run(chunk)
+        return
+    # forked processes start at once; Pillow and numpy hold no locks across a fork, which torch's loaders rely on too
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+        numbers = {pool.submit(work.run, chunk): number for number, chunk in left.items()}
+        try:
+            for future in as_completed(numbers):
+                yield numbers[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _end_with(parent: int) -> None:
+    """A decoding process ends with the one that started it: else, after kill -9, it would hold the lock for good."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    threading.Thread(target=watch, daemon=True).start()
