@@ -225,6 +225,11 @@ def job(cfg: DictConfig) -> None:
     words = list(hydra_config.overrides.task)
     try:
         values = plain(cfg, words)
+        if values["task"] == "doctor":  # must be able to say that torch and torchvision do not fit
+            from common.doctor import examine
+
+            print(examine(values))
+            return
         check_pair(values)
         if sweeping and int(values["trainer"]["devices"]) > 1 and values["chosen"].get("launcher") is None:
             raise UserError(

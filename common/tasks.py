@@ -253,16 +253,13 @@ def describe(cfg: Config, door: Door) -> None:
 def prepare(cfg: Config, door: Door) -> None:
     from common.data.prepare import prepare as fetch
 
-    fetch(cfg["data"]["name"], Path(cfg["paths"]["data"]), download=cfg["download"])
+    spec = cfg["data"]
+    if spec["source"] == "real" and "root" not in spec:  # a user's own folder and drawn data come from nowhere else
+        root = Path(cfg["paths"]["data"]).expanduser()
+        fetch(spec["name"], root, download=cfg["download"], captions=spec["captions"])
     data = load_data(cfg)
     data.prepare_data()
     print(f"ready: {len(data.records)} of {data.records.expected} images of {data.records.name}")
-
-
-def doctor(cfg: Config, door: Door) -> None:
-    from common.doctor import examine
-
-    print(examine(cfg))
 
 
 TASKS: dict[str, Callable[[Config, Door], None]] = {
@@ -271,6 +268,5 @@ TASKS: dict[str, Callable[[Config, Door], None]] = {
     "sample": sample,
     "figure": figure,
     "prepare": prepare,
-    "doctor": doctor,
     "describe": describe,
 }
