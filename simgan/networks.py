@@ -143,7 +143,7 @@ class Generator(nn.Module):
 
     def condition(self, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> tuple[Tensor, Tensor, Tensor]:
         """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.4). phi: B,D."""
-        mu, log_sigma = self.augment(phi)
+        mu, log_sigma = (value.float() for value in self.augment(phi))  # so that noise is the same in any precision
         if mode == "mean":
             return mu, mu, log_sigma
         if eps is None:
@@ -153,7 +153,8 @@ class Generator(nn.Module):
     def edit(self, x: Tensor, c: Tensor) -> Tensor:
         """x: B,3,S,S, c: B,ca_dim -> B,3,S,S. The code is laid over the S/4 grid after the encoder (Fig. 2)."""
         h = self.encoder(x)
-        h = self.joint(torch.cat([h, c[:, :, None, None].expand(-1, -1, *h.shape[2:])], 1))  # B,4ngf+ca,S/4,S/4
+        code = c.to(h.dtype)[:, :, None, None].expand(-1, -1, *h.shape[2:])
+        h = self.joint(torch.cat([h, code], 1))  # B,4ngf+ca,S/4,S/4
         trunk = self.recomputed(h) if self.recompute and torch.is_grad_enabled() else self.residual(h)
         return self.decoder(h + trunk if self.trunk_skip else trunk)
 
