@@ -31,13 +31,15 @@ def describe(cfg: dict[str, Any]) -> dict[str, Any]:
 
 def networks(model: LightningModule) -> dict[str, Any]:
     """name -> parameters, and input and output shapes where the model gives examples of its inputs."""
-    examples: dict[str, tuple[Tensor, ...]] = model.examples() if hasattr(model, "examples") else {}
+    examples: dict[str, tuple[Tensor, ...]] = getattr(model, "examples", dict)()
     found: dict[str, Any] = {}
     for name, child in model.named_children():
         if isinstance(child, Frozen) or name == "ema_generator":
             continue
-        many = isinstance(child, nn.ModuleList)
-        for key, net in ((f"{name}.{i}", part) for i, part in enumerate(child)) if many else ((name, child),):  # type: ignore[arg-type]
+        nets = (
+            {f"{name}.{i}": net for i, net in enumerate(child)} if isinstance(child, nn.ModuleList) else {name: child}
+        )
+        for key, net in nets.items():
             count = sum(p.numel() for p in net.parameters())
             if not count:
                 continue

@@ -29,6 +29,9 @@ from simgan.vse import TextEncoder, load_text_encoder
 class SIMGAN(GANModule):
     """One generator and one discriminator edit a photo by a sentence (Yu et al., ICIP 2019)."""
 
+    generator: Generator
+    discriminator: Discriminator
+
     # where each term of conf/loss/simgan.yaml comes from; `task=describe` prints it
     SOURCES: ClassVar[dict[str, str]] = {
         "d.real": "Eq. 1, (D(x, phi) - 1)^2",
@@ -112,9 +115,9 @@ class SIMGAN(GANModule):
             return Discriminator(image_size=image_size, phi_dim=phi_dim, ndf=ndf, d_max=d_max, text_dim=text_dim)
 
         self.generator, self.discriminator = make_generator(), make_discriminator()
-        self.generator_back, self.discriminator_back = None, None
-        if not share_generators:  # the "two sets" that Sec. 1 says other methods need
-            self.generator_back, self.discriminator_back = make_generator(), make_discriminator()
+        # the "two sets" that Sec. 1 says other methods need
+        self.generator_back = None if share_generators else make_generator()
+        self.discriminator_back = None if share_generators else make_discriminator()
         self.average_generator()
         self.text_file, self.word_vectors, self.phi_cache = text_encoder, word_vectors, phi_cache
         self.data_name = ""

@@ -5,7 +5,8 @@ Origins of what the paper leaves open are in docs/simgan.md; each such choice is
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import pairwise
 from math import log2
 
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import UserError
 
 SLOPE = 0.2  # LeakyReLU, Sec. 3.1
+Context = AbstractContextManager[None]
 
 
 def initialise(module: nn.Module) -> None:
@@ -28,6 +30,10 @@ def initialise(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
             nn.init.zeros_(layer.bias)
+
+
+def pair(first: Context, second: Context) -> tuple[Context, Context]:
+    return first, second
 
 
 @contextmanager
@@ -163,8 +169,7 @@ class Generator(nn.Module):
         for unit in self.residual:
             tracked = unit.branch[1].track_running_stats  # type: ignore[union-attr, index]
             again = idle_statistics(unit) if tracked else still_statistics(unit)
-            contexts = nullcontext(), again
-            h = checkpoint(unit, h, use_reentrant=False, context_fn=lambda contexts=contexts: contexts)
+            h = checkpoint(unit, h, use_reentrant=False, context_fn=partial(pair, nullcontext(), again))
         return h
 
 
