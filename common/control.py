@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from common.data.colours import NAMES, nearest
+from common.data.colours import NAMES, distance, nearest
 from common.data.geometry import fitted, square_about
 from common.data.records import Records
 from common.errors import UserError
@@ -143,6 +143,7 @@ class ColourMatch:
         self.judged = JUDGED.intersection(self.parts)
         self.right: Counter[str] = Counter()
         self.all: Counter[str] = Counter()
+        self.distances: list[float] = []
 
     def update(self, images: Tensor, rows: Tensor, sentences: Sequence[str]) -> None:
         """images: B,3,S,S float in [-1, 1]; rows: B int64, the source of each image; sentences: B."""
@@ -153,8 +154,10 @@ class ColourMatch:
             for part, colour in named.items():
                 inside = inner(seen == self.parts.index(part))
                 if inside.sum() >= FEWEST_PIXELS:
+                    shown = np.median(image[inside], axis=0)
                     self.all[part] += 1
-                    self.right[part] += int(NAMES[int(nearest(np.median(image[inside], axis=0)))] == colour)
+                    self.right[part] += int(NAMES[int(nearest(shown))] == colour)
+                    self.distances.append(distance(shown, colour))
 
     def part_map(self, row: int, size: int) -> np.ndarray:
         """S,S uint8: the parts of an image, by the geometry of the test images (nearest neighbour)."""
@@ -169,7 +172,13 @@ class ColourMatch:
         return whole[top : top + size, left : left + size]
 
     def compute(self) -> dict[str, float]:
-        """colour_match over all (image, named part), colour_match_<part> for each part that was named, n of them."""
+        """colour_match over all (image, named part), colour_match_<part> for each part that was named, n of them.
+
+        colour_distance: mean CIELAB distance from the named colour, which moves before the nearest name changes.
+        """
         n = sum(self.all.values())
         shares = {f"colour_match_{part}": self.right[part] / count for part, count in sorted(self.all.items())}
-        return {"colour_match": sum(self.right.values()) / n if n else float("nan"), **shares, "n": n}
+        if not n:
+            return {"colour_match": float("nan"), "colour_distance": float("nan"), "n": 0}
+        totals = {"colour_match": sum(self.right.values()) / n, "colour_distance": float(np.mean(self.distances))}
+        return totals | shares | {"n": n}

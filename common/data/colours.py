@@ -40,6 +40,11 @@ def nearest(rgb: np.ndarray) -> np.ndarray:
     return np.linalg.norm(lab(rgb)[..., None, :] - ANCHORS_LAB, axis=-1).argmin(-1)
 
 
+def distance(rgb: np.ndarray, name: str) -> float:
+    """CIELAB distance (CIE 1976) of one sRGB colour, 0..255, from the anchor of a name; 2 is just to be seen."""
+    return float(np.linalg.norm(lab(rgb) - ANCHORS_LAB[NAMES.index(name)]))
+
+
 def jittered(name: str, rng: np.random.Generator) -> np.ndarray:
     """An individual's own tone of a named colour: up to 12 grey levels off its anchor, each channel up to 6 more."""
     shift = 6 * rng.normal(size=1).clip(-2, 2) + 3 * rng.normal(size=3).clip(-2, 2)
