@@ -70,7 +70,7 @@ def interpolate(
 
 
 def cycle(model: SIMGAN, x: Tensor, own: Tensor, target: Tensor, eps: Tensor) -> Columns:
-    """Sec. 2.3: x, x-hat, x-tilde and four times their difference, black for none. own, target: B,D, eps: B,ca_dim."""
+    """Sec. 2.2: x, x-hat, x-tilde and four times their difference, black for none. own, target: B,D, eps: B,ca_dim."""
     edit = model.draw(x, target, eps)
     back = model.take_back(edit, own)
     return {"x": x, "x-hat": edit, "x-tilde": back, "|x-tilde - x| x 4": 4 * (back - x).abs() - 1}

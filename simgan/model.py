@@ -133,7 +133,7 @@ class SIMGAN(GANModule):
     # ---- text
 
     def read_text(self, records: Records | None = None) -> None:
-        """Loads the frozen text encoder and, given records, the table of all their sentences' vectors (Sec. 2.1)."""
+        """Loads the frozen text encoder and, given records, the table of all their sentences' vectors (Sec. 3.1)."""
         if self.text_encoder is None:
             if self.text_file is None:
                 raise UserError(
@@ -210,7 +210,7 @@ class SIMGAN(GANModule):
         return torch.where(keep, own, wrong)
 
     def go_back(self, edit: Tensor, own: Tensor) -> Tensor:
-        """x-tilde = G(x-hat, phi), Sec. 2.3. The shared generator's running statistics describe the first pass only,
+        """x-tilde = G(x-hat, phi), Sec. 2.2. The shared generator's running statistics describe the first pass only,
         because inference runs no other (`bn_update`)."""
         net = self.generator_back or self.generator
         shared = self.generator_back is None and self.bn_update == "first_pass"
@@ -321,7 +321,7 @@ class SIMGAN(GANModule):
         return self.draw(x, phi, eps)
 
     def grid(self, batch: Sample) -> dict[str, Tensor]:
-        """Columns of the picture of progress: x, two edits by one sentence, and the first taken back (Sec. 2.3)."""
+        """Columns of the picture of progress: x, two edits by one sentence, and the first taken back (Sec. 2.2)."""
         x = batch["image"]
         own = self.look_up(batch["row"], batch["caption"])
         rng = torch.Generator().manual_seed(0)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
 
-SLOPE = 0.2  # LeakyReLU, Sec. 3.1
+SLOPE = 0.2  # LeakyReLU (Sec. 3.1); the slope is not in the paper: SISGAN
 Context = AbstractContextManager[None]
 
 
@@ -66,7 +66,7 @@ def idle_statistics(module: nn.Module) -> Iterator[None]:
 
 
 class ConditioningAugmentation(nn.Module):
-    """phi: B,D -> mu, log sigma: B,ca_dim each (Sec. 2.4; no bias as in SISGAN). log sigma is not a log variance."""
+    """phi: B,D -> mu, log sigma: B,ca_dim each (Sec. 2.3; no bias as in SISGAN). log sigma is not a log variance."""
 
     def __init__(self, *, phi_dim: int, ca_dim: int, bias: bool) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class ResidualUnit(nn.Module):
 
 
 class Generator(nn.Module):
-    """G(x, phi): the photo x edited to fit the sentence phi; 21,168,195 parameters at the defaults (Sec. 2.1).
+    """G(x, phi): the photo x edited to fit the sentence phi; 21,168,195 parameters at the defaults (Sec. 3.1).
 
     x: B,3,S,S in [-1, 1], S divisible by 4; phi: B,D -> B,3,S,S in (-1, 1).
     """
@@ -148,7 +148,7 @@ class Generator(nn.Module):
         return self.edit(x, self.condition(phi, eps, mode)[0])
 
     def condition(self, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> tuple[Tensor, Tensor, Tensor]:
-        """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.4). phi: B,D."""
+        """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.3). phi: B,D."""
         mu, log_sigma = (value.float() for value in self.augment(phi))  # so that noise is the same in any precision
         if mode == "mean":
             return mu, mu, log_sigma
@@ -174,7 +174,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x, phi): does the photo fit the sentence? Eight convolutions, 11,523,521 parameters at 256 px (Sec. 2.1).
+    """D(x, phi): does the photo fit the sentence? Eight convolutions, 11,523,521 parameters at 256 px (Sec. 3.1).
 
     x: B,3,S,S, phi: B,D -> B scores, raw: least squares wants no sigmoid. The text enters after the strided
     convolutions, so `trunk(x)` serves several sentences.

@@ -1,4 +1,4 @@
-"""Visual-semantic embedding (Kiros et al. 2014): phi, the sentence vectors that SIMGAN edits by (Sec. 2.1).
+"""Visual-semantic embedding (Kiros et al. 2014): phi, the sentence vectors that SIMGAN edits by (Sec. 3.1).
 
 Settings the paper leaves open follow woozzu/dong_iccv_2017 (SIS) and ryankiros/visual-semantic-embedding (KIR).
 B batch, N images, M sentences, F width of the image features, D of the embedding, T words of the longest sentence.
