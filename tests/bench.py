@@ -86,7 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="the page to write, else docs/performance.md")
     options = parser.parse_args(arguments)
-    logging.getLogger("common").setLevel(logging.ERROR)
     device = torch.device(options.device)
     out = options.out or (None if options.quick else PAGE)
     words = [f"--device {device.type}"] * (device.type != "cpu") + ["--quick"] * options.quick
@@ -105,4 +104,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("common").setLevel(logging.ERROR)  # only the tables
     main()

@@ -189,7 +189,7 @@ def test_a_whole_network_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_state_dict_is_said(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    with pytest.raises(UserError, match="no weights at"):
+    with pytest.raises(UserError, match="no weights file at"):
         read_weights(path)
     for thing in (torch.zeros(2), {}, {"epoch": 3}, [torch.zeros(2)]):
         torch.save(thing, path)
