@@ -95,7 +95,7 @@ def evaluate(
     data: ImageData,
     options: dict[str, Any],
     measures: dict[str, Any],
-    files: dict[str, str],
+    files: dict[str, str | None],
     folder: Path,
 ) -> tuple[Numbers, dict[str, Any], dict[str, float]]:
     """Numbers, protocol and cost of a model on the test classes.

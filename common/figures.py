@@ -117,4 +117,5 @@ class FixedGrid(Callback):
                 logger.log_image("samples", [str(path)], step=trainer.global_step)
             elif type(logger).__name__ == "TensorBoardLogger":
                 pixels = np.asarray(Image.open(path))
-                logger.experiment.add_image("samples", pixels, trainer.global_step, dataformats="HWC")
+                board = logger.experiment  # type: ignore[attr-defined]
+                board.add_image("samples", pixels, trainer.global_step, dataformats="HWC")

@@ -111,7 +111,7 @@ class GANModule(LightningModule):
         if last:
             limit = self.clip[side]
             if limit is not None:
-                self.clip_gradients(opt, gradient_clip_val=limit, gradient_clip_algorithm="norm")
+                self.clip_gradients(opt, gradient_clip_val=limit, gradient_clip_algorithm="norm")  # type: ignore[arg-type]
             opt.step()
             if side == "g" and self.ema_generator is not None:
                 self.ema_generator.update_parameters(self.generator)
@@ -132,7 +132,8 @@ class GANModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
         self.images_seen += len(batch["row"]) * self.trainer.world_size
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0 or batch_idx + 1 == self.trainer.num_training_batches:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (batch_idx + 1) % every == 0 or batch_idx + 1 == self.trainer.num_training_batches:
             self.check_sound()
             self.log_dict(self.pending | {"progress/images": float(self.images_seen)})
         self.pending = {}

@@ -34,7 +34,8 @@ class WholeRun(ProgressBar):
 
     def __init__(self, seconds: float = 15.0) -> None:
         super().__init__()
-        self.seconds, self.shown, self.bar = seconds, 0.0, None
+        self.seconds, self.shown = seconds, 0.0
+        self.bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 1)

@@ -18,7 +18,7 @@ from common.build import build, locate
 from common.data.module import ImageData
 from common.errors import UserError
 from common.runs import RunFolder, append_result, environment, identity, keep_log, short_hash
-from common.train import MetricsCSV
+from common.train import MetricsCSV, epochs_of, trainer_for
 from common.train import fit as train
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,7 @@ def load_data(cfg: Config) -> ImageData:
         masks="mask" in spec["reads"],
         attributes="attributes" in spec["reads"],
     )
-    own = ("image_size", "batch_size", "load_ratio", "reads", "train_split", "flip", "rotate_deg", "bbox_crop")
-    own += ("allow_missing", "workers")
+    own = "image_size batch_size load_ratio reads train_split flip rotate_deg bbox_crop allow_missing workers".split()
     return ImageData(dataset=reader, seed=cfg["seed"], store=store, **{key: spec[key] for key in own})
 
 
@@ -106,7 +105,6 @@ def obtain(need: Config, asked: list[str], door: Door) -> Path:
     with FileLock(f"{path}.lock"):
         if not path.is_file():
             log.info("model=%s is needed first and %s is absent: training it now", need["model"], path)
-            supply(cfg, door)
             model, _, _ = train_one(cfg, door)
             export(model, path)
     return path
@@ -120,18 +118,24 @@ def export(model: LightningModule, path: Path) -> None:
 
 
 def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunFolder]:
-    """Trains the model of a configuration in its run folder."""
+    """Trains the model of a configuration in its run folder, and what it needs first."""
     folder = RunFolder.of(cfg)
+    checkpoint = folder.resume_from(cfg["resume"])  # refused, like what follows, before anything is written
     data = load_data(cfg)
     for note in data.records.notes:  # reading the records says at once what is absent
         log.info("%s", note)
+    supply(cfg, door)
     seed_everything(cfg["seed"], verbose=False)
     model = build(cfg["model"])
+    done = 0 if checkpoint is None else epochs_of(checkpoint, model, cfg["trainer"]["max_epochs"])
+    trainer = trainer_for(cfg["trainer"], folder, seed=cfg["seed"], grid=hasattr(model, "grid"))
     folder.start(yaml.safe_dump(cfg, sort_keys=False))
     handler, code = keep_log(folder), 1
     try:
-        loggers = [MetricsCSV(folder.path), *door.loggers(cfg, folder.path)]
-        trainer = train(model, data, folder, cfg["trainer"], seed=cfg["seed"], resume=cfg["resume"], loggers=loggers)
+        if checkpoint is not None:
+            log.info("going on from %s: %d epochs done", checkpoint, done)
+        trainer.loggers = [MetricsCSV(folder.path), *door.loggers(cfg, folder.path)]
+        train(trainer, model, data, folder, cfg["trainer"], checkpoint)
         code = 0
     finally:
         door.finish_loggers(code)
@@ -146,7 +150,6 @@ def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunF
 
 
 def fit(cfg: Config, door: Door) -> None:
-    supply(cfg, door)
     began = time.time()
     model, data, folder = train_one(cfg, door)
     export(model, exported(cfg, folder))
@@ -191,14 +194,14 @@ def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
 def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolder) -> None:
     """Evaluates, prints the numbers, writes eval/<protocol>.json and appends the line of results.jsonl."""
     from common.evaluate import evaluate as measure
+    from common.evaluate import needs_classifier
 
+    options = cfg["metrics"] | {"pairs": cfg.get("pairs")}
     files = {}
     for name, need in cfg.get("needs_to_score", {}).items():
-        wanted = cfg["metrics"].get(name, True)
+        wanted = needs_classifier(options) if name == "classifier" else options.get(name, True)
         files[name] = str(obtain(need, cfg["words"], door)) if wanted else None
-    numbers, protocol, cost = measure(
-        model, data, cfg["metrics"], cfg["measures"], files, Path(cfg["paths"]["artifacts"])
-    )
+    numbers, protocol, cost = measure(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
     line = {
         "row": cfg["chosen"].get("table") or cfg["chosen"]["model"],
         "run": str(folder.path),

@@ -3,9 +3,10 @@
 import csv
 import errno
 import logging
+import signal
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from common.blocks import frozen_prefixes
 from common.data.module import ImageData
 from common.errors import UserError
 from common.figures import FixedGrid
@@ -87,9 +90,18 @@ class Status(Callback):
 
     def on_exception(self, trainer: pl.Trainer, model: pl.LightningModule, exception: BaseException) -> None:
         if trainer.is_global_zero:
-            stopped = isinstance(exception, KeyboardInterrupt)
+            stopped = isinstance(exception, KeyboardInterrupt | SystemExit)  # the latter: SIGTERM, as of a cluster
             facts = {} if stopped else {"error": f"{type(exception).__name__}: {exception}"}
             self.folder.say("interrupted" if stopped else "failed", **facts)
+
+
+class GoOn(Callback):
+    """metrics.csv goes on from where the weights do. Done here, after a checkpoint that is refused would have been."""
+
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.forget_after(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
 class AppendingWriter(ExperimentWriter):
@@ -116,38 +128,52 @@ class MetricsCSV(CSVLogger):
     def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
             self._experiment = AppendingWriter(log_dir=self.log_dir)
-        return self._experiment
+        return self._experiment  # type: ignore[return-value]
 
     def log_hyperparams(self, params: Any = None) -> None:
         """config.yaml of the run folder says it all."""
 
     def forget_after(self, step: int) -> None:
-        """Drops the rows past a step: a killed epoch is run again from its start and logs them anew."""
+        """Drops the rows past a step, and one cut short by a kill: their epoch is run again from its start."""
         path = Path(self.log_dir) / "metrics.csv"
         if not path.is_file():
             return
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
-            names, rows = reader.fieldnames or [], [row for row in reader if int(row["step"]) < step]
+            rows = [row for row in reader if None not in row.values() and int(row["step"]) < step]
+            names = reader.fieldnames or []
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
 
 
-def trainer_for(
-    options: Mapping[str, Any], folder: RunFolder, *, seed: int, loggers: list[Logger], grid: bool
-) -> pl.Trainer:
-    """A Lightning trainer from conf/trainer. grid: draw the fixed inputs every `grid_every` epochs."""
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others only lose time by it."""
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not yet
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def one_of(name: str, options: Mapping[str, Any], known: Sequence[object]) -> None:
+    if options[name] not in known:
+        listed = ", ".join(str(value).lower() for value in known if value is not None)
+        raise UserError(f"trainer.{name}={options[name]} is not known: choose one of {listed}")
+
+
+def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, grid: bool) -> pl.Trainer:
+    """A Lightning trainer from conf/trainer, without loggers. grid: draw the fixed inputs every `grid_every` epochs."""
     gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    one_of("accelerator", options, ("auto", "cpu", "gpu", "cuda"))
+    one_of("compile", options, ("auto", False, None, "default", "reduce-overhead", "max-autotune"))
     if options["accelerator"] in ("gpu", "cuda") and not gpu:
         raise UserError("trainer.accelerator=gpu and no GPU is to be seen here: choose trainer=cpu, or see task=doctor")
     precision = options["precision"]
     if precision == "auto":
-        precision = "bf16-mixed" if gpu else "32-true"
+        precision = "bf16-mixed" if gpu or native_bfloat16() else "32-true"
     every, keep = int(options["checkpoint_every"]), int(options["keep_every"])
     places = folder.path / "checkpoints"
     callbacks: list[Callback] = [
+        GoOn(),
         SeedEachBatch(seed),
         Status(folder),
         WholeRun(),
@@ -165,31 +191,37 @@ def trainer_for(
         ),
     ]
     if grid:
-        callbacks.insert(2, FixedGrid(folder.path / "samples", every=int(options["grid_every"])))
-    return pl.Trainer(
-        accelerator="gpu" if gpu else "cpu",
-        devices=options["devices"],
-        num_nodes=options["num_nodes"],
-        strategy=options["strategy"],
-        precision=precision,
-        deterministic=options["deterministic"],
-        benchmark=not options["deterministic"],
-        sync_batchnorm=bool(options["sync_batchnorm"]) and int(options["devices"]) * int(options["num_nodes"]) > 1,
-        max_epochs=options["max_epochs"],
-        limit_train_batches=options["limit_train_batches"] or 1.0,
-        log_every_n_steps=options["log_every_n_steps"],
-        use_distributed_sampler=False,  # EpochPlan cuts the global batch by rank itself
-        plugins=[AtomicCheckpoints()],
-        callbacks=callbacks,
-        logger=loggers,
-        enable_model_summary=False,
-        default_root_dir=folder.path,
-        num_sanity_val_steps=0,
-    )
+        callbacks.insert(3, FixedGrid(folder.path / "samples", every=int(options["grid_every"])))
+    try:
+        return pl.Trainer(
+            accelerator="gpu" if gpu else "cpu",
+            devices=options["devices"],
+            num_nodes=options["num_nodes"],
+            strategy=options["strategy"],
+            precision=precision,
+            deterministic=options["deterministic"],
+            benchmark=not options["deterministic"],
+            sync_batchnorm=bool(options["sync_batchnorm"]) and int(options["devices"]) * int(options["num_nodes"]) > 1,
+            max_epochs=options["max_epochs"],
+            limit_train_batches=options["limit_train_batches"] or 1.0,
+            log_every_n_steps=options["log_every_n_steps"],
+            use_distributed_sampler=False,  # EpochPlan cuts the global batch by rank itself
+            plugins=[AtomicCheckpoints()],
+            callbacks=callbacks,
+            logger=False,
+            enable_model_summary=False,
+            default_root_dir=folder.path,
+            num_sanity_val_steps=0,
+        )
+    except (ValueError, MisconfigurationException) as error:  # precision, strategy, devices: only it knows which exist
+        raise UserError(f"Lightning takes no such trainer settings: {str(error).splitlines()[0]}") from None
 
 
 def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
-    """channels_last and in-place compile of a GAN's networks: faster, same numbers up to rounding."""
+    """channels_last and in-place compile of a GAN's networks: faster, same numbers up to rounding.
+
+    The parts of a network are compiled, not the whole: a step calls the parts (the trunk once for two sentences).
+    """
     gpu = options["accelerator"] != "cpu" and torch.cuda.is_available()
     nets = [net for name, net in model.named_children() if name.startswith(("generator", "discriminator"))]
     for net in nets:
@@ -197,31 +229,51 @@ def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         mode = options["compile"]
         if mode not in (False, None) and (mode != "auto" or gpu):
-            net.compile(mode="default" if mode == "auto" else mode)  # in place, so that keys keep their names
+            for part in net.children():
+                part.compile(mode="default" if mode == "auto" else mode)  # in place, so that keys keep their names
+
+
+def epochs_of(checkpoint: Path, model: pl.LightningModule, most: int) -> int:
+    """Epochs behind a checkpoint that is to be gone on from.
+
+    UserError when it is damaged, of another model, of other sizes, or has more than `most` epochs behind it.
+    """
+    way_out = "give another with resume=FILE, or choose name=... for a new run"
+    try:
+        facts = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+        done, theirs = int(facts["epoch"]) + 1, {key: value.shape for key, value in facts["state_dict"].items()}
+        kind = facts["suite"]["model"]
+    except Exception:  # the reader fails in a dozen ways on a damaged file
+        raise UserError(f"{checkpoint} is damaged or no checkpoint of a fit here: {way_out}") from None
+    if kind != type(model).__name__:
+        raise UserError(f"{checkpoint} is of {kind}, not of {type(model).__name__}: {way_out}")
+    frozen = frozen_prefixes(model)
+    mine = {key: value.shape for key, value in model.state_dict().items() if not (frozen and key.startswith(frozen))}
+    if mine and mine != theirs:  # some models are built only when the data is there
+        other = min(key for key in mine | theirs if mine.get(key) != theirs.get(key))
+        raise UserError(f"{checkpoint} was made with other model settings, which show in {other}: {way_out}")
+    if done > most:
+        raise UserError(f"{checkpoint} has {done} epochs behind it, more than trainer.max_epochs={most}: {way_out}")
+    return done
 
 
 def fit(
+    trainer: pl.Trainer,
     model: pl.LightningModule,
     data: ImageData,
     folder: RunFolder,
     options: Mapping[str, Any],
-    *,
-    seed: int,
-    resume: str,
-    loggers: list[Logger],
-) -> pl.Trainer:
-    """Trains to `max_epochs`, going on from the folder's last checkpoint. Returns the trainer, done."""
-    checkpoint = folder.resume_from(resume)
-    trainer = trainer_for(options, folder, seed=seed, loggers=loggers, grid=hasattr(model, "grid"))
+    checkpoint: Path | None,
+) -> None:
+    """Trains to `max_epochs`, going on from a checkpoint where there is one."""
     lay_out(model, options)
-    if checkpoint is not None:
-        facts = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-        log.info("going on from %s: %d epochs done", checkpoint, facts["epoch"] + 1)
-        batches = facts["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
-        for logger in loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.forget_after(batches)
     if trainer.is_global_zero:
         folder.say("running", started=time.strftime("%Y-%m-%dT%H:%M:%S"), max_epochs=options["max_epochs"])
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    return trainer
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning ends with 1 on Ctrl-C and with 0 on SIGTERM
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
