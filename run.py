@@ -15,6 +15,8 @@ import difflib
 import logging
 import os
 import sys
+import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ from common.errors import UserError
 CONF = Path(__file__).resolve().parent / "conf"
 # what a needed network takes over from the command that asked for it
 FORWARDED = ("data", "preset", "data.source", "data.allow_missing", "data.captions", "data.root", "data.store")
+# numbers that 0 is too small for
+FROM_ONE = """image_size batch_size devices num_nodes accumulate checkpoint_every keep_every grid_every
+log_every_n_steps pairs_per_image splits""".split()
 FORWARDED_SECTIONS = ("paths.", "data.procedural.", "logger")
 log = logging.getLogger("run")
 refused: list[str] = []  # what jobs said that a user can put right
@@ -61,51 +66,104 @@ def keys_of(node: Any, prefix: str = "") -> list[str]:
         return []
     found = []
     for key in node:
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         child = node._get_node(key)
         found += [name, *keys_of(child, f"{name}.")]
     return found
 
 
-def check_words(words: list[str]) -> None:
-    """Refuses unknown groups' choices and unknown keys in one sentence with the nearest valid word."""
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise UserError(
-            f"{str(error).splitlines()[0]}: write KEY=VALUE, and quote values with spaces or commas"
-        ) from None
+def spoken(word: str) -> str:
+    """A sentence or a photo's name is taken as it stands: to Hydra commas, colons and apostrophes have a meaning."""
+    key, _, value = word.partition("=")
+    if key not in ("text", "image") or value[:1] in ("", "[", '"', "'", "$"):
+        return word
+    return '{}="{}"'.format(key, value.replace('"', '\\"'))
+
+
+def parsed(words: list[str]) -> list[Override]:
+    parser, overrides = OverridesParser.create(), []
+    for word in words:
+        try:
+            overrides += parser.parse_overrides([word])
+        except HydraException:
+            raise UserError(
+                f"{word} is not of the form KEY=VALUE: a value with commas, brackets or accents is quoted twice, as in "
+                "'name=\"a, b\"'"
+            ) from None
+    return overrides
+
+
+def check_words(words: list[str], *, sweeping: bool) -> None:
+    """Refuses unknown groups' choices, unknown keys and values of another kind, in one sentence with what is valid."""
+    overrides = [each for each in parsed(words) if not each.key_or_group.startswith("hydra")]
     picks: list[str] = []
     for override in overrides:
-        key = override.key_or_group
-        if key in groups() and override.is_sweep_override() and "glob" in (override.input_line or ""):
+        key, line = override.key_or_group, override.input_line or ""
+        if override.is_delete():
+            raise UserError(f"{line} takes away what the command needs: leave it out, or give {key} another value")
+        if override.is_sweep_override() and not sweeping:
+            raise UserError(
+                f"{line} gives {key} several values: add -m for a run of each, or quote one that holds a comma twice, "
+                f"as in '{key}=\"a, b\"'"
+            )
+        if key in groups() and override.is_sweep_override() and "glob" in line:
             picks.append(f"{key}={choices(key)[0]}")
-        elif key in groups() and not override.is_delete():
+        elif key in groups():
             wanted = [str(v) for v in values_of(override)]
             for name in wanted:
-                if name not in [*choices(key), "null", "None"]:
+                if name not in choices(key):
                     raise UserError(f"{key}={name} is not known: {nearest(name, choices(key))}")
-            picks.append(f"{key}={'null' if wanted[0] == 'None' else wanted[0]}")
-    known = keys_of(compose(picks))
+            picks.append(f"{key}={wanted[0]}")
+    cfg = compose(picks)
+    known = keys_of(cfg)
     for override in overrides:
         key = override.key_or_group
-        if key in groups() or key in known or override.is_add() or key.startswith("hydra"):
-            continue
-        if any(name.startswith(f"{key}.") for name in known):
-            continue
-        raise UserError(f"{key} is no setting of this command: {nearest(key, known)}")
+        if key in groups() or (override.is_add() and f"{key.rpartition('.')[0]}._target_" in known):
+            continue  # what is added to an object is checked when the object is built
+        if key not in known:
+            raise UserError(f"{key} is no setting of this command: {nearest(key, known)}")
+        for value in values_of(override):
+            check_value(key, value, OmegaConf.select(cfg, key, throw_on_missing=False))
+
+
+def check_value(key: str, value: Any, default: Any) -> None:
+    """Refuses a word where the configuration has a number, a number where it has a switch, and too small a number."""
+    if value is None or (isinstance(value, str) and "${" in value):
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    least = 1 if key.rpartition(".")[2] in FROM_ONE else 0
+    wanted = ""
+    if isinstance(default, bool):
+        wanted = "" if isinstance(value, bool) or value in ("auto", "warn") else "true or false"
+    elif isinstance(default, int) and not (number and isinstance(value, int) and value >= least):
+        wanted = f"a whole number from {least} on"
+    elif isinstance(default, float) and not (number and value >= 0):
+        wanted = "a number from 0 on"
+    if wanted:
+        raise UserError(f"{key}={value} cannot be: it is {wanted}, by default {default}")
 
 
 def values_of(override: Override) -> list[Any]:
     return list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
 
 
-def compose(words: list[str]) -> DictConfig:
+def compose(words: list[str], **options: bool) -> DictConfig:
     """The configuration of a command line, whether or not Hydra is running a job at the time."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose("config", words)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", words)
+    running = GlobalHydra.instance().is_initialized()
+    try:
+        with nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", words, **options)
+    except HydraException as error:
+        raise UserError(f"{' '.join(words)} cannot be composed: {str(error).splitlines()[0]}") from None
+
+
+def check_data(cfg: dict[str, Any]) -> None:
+    """Refuses a data set that is not there. Before Lightning is imported, which alone takes seconds."""
+    spec = cfg["data"]
+    if cfg["task"] in ("fit", "evaluate") and spec["source"] == "real":
+        from common.build import build
+
+        build(spec["reader"], root=spec.get("root") or cfg["paths"]["data"]).find()
 
 
 def check_pair(cfg: dict[str, Any]) -> None:
@@ -125,15 +183,15 @@ def check_pair(cfg: dict[str, Any]) -> None:
 
 def plain(cfg: DictConfig, words: list[str]) -> dict[str, Any]:
     """The configuration as plain resolved values; the words that made it and the groups they choose stay with it."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{missing[0]} has no value: add {missing[0]}=... to the command")
     try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise UserError(f"{missing[0]} has no value: add {missing[0]}=... to the command")
         values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {str(error).splitlines()[0]}") from None
-    picked = dict(word.split("=", 1) for word in words if word.partition("=")[0] in groups())
-    values["chosen"] = {"model": "simgan", "data": "cub"} | {k: v for k, v in picked.items() if v != "null"}
+    picked = compose(words, return_hydra_config=True).hydra.runtime.choices  # also what a table row picks for itself
+    values["chosen"] = {group: picked[group] for group in groups() if picked.get(group) is not None}
     values["words"] = words
     return values
 
@@ -143,10 +201,11 @@ def plain(cfg: DictConfig, words: list[str]) -> dict[str, Any]:
 
 def compose_need(need: dict[str, Any], asked: list[str]) -> dict[str, Any]:
     """The configuration of a needed network: its asker's data and folders, its own recipe, one device."""
-    kept = []
+    chosen = compose(asked, return_hydra_config=True).hydra.runtime.choices
+    kept = [f"data={chosen['data']}"]  # a table row may have picked it
     for override in OverridesParser.create().parse_overrides(asked):
         key, line = override.key_or_group, override.input_line or ""
-        if key in FORWARDED or key.startswith(FORWARDED_SECTIONS):
+        if (key in FORWARDED and key != "data") or key.startswith(FORWARDED_SECTIONS):
             kept.append(line)
         elif key == "trainer" and line != "trainer=ddp":
             kept.append(line)
@@ -179,12 +238,11 @@ def has_netrc_key() -> bool:
 
 def wandb_logger(cfg: dict[str, Any], folder: Path, *, offline: bool) -> Any:
     """One W&B run for each run folder: its id is kept there, so that a resumed run goes on in it."""
-    import wandb
     from pytorch_lightning.loggers import WandbLogger
 
     kept = folder / "wandb_id.txt"
     if not kept.is_file():
-        kept.write_text(wandb.util.generate_id(), encoding="utf-8")
+        kept.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     if offline:
         log.info("W&B: no key here, so the run is kept offline in %s", folder / "wandb")
     pair = f"{cfg['chosen']['model']}-{cfg['data']['name']}"
@@ -210,13 +268,13 @@ def finish_loggers(code: int) -> None:
         import wandb
 
         if wandb.run is not None:
-            wandb.finish(exit_code=code, quiet=True)
+            wandb.finish(exit_code=code)
 
 
 # ---- the door
 
 
-@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One job of a command or of a sweep."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
@@ -231,6 +289,7 @@ def job(cfg: DictConfig) -> None:
             print(examine(values))
             return
         check_pair(values)
+        check_data(values)
         if sweeping and int(values["trainer"]["devices"]) > 1 and values["chosen"].get("launcher") is None:
             raise UserError(
                 "a sweep on several devices would start every job again in each of its processes: choose trainer=auto "
@@ -246,7 +305,9 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> int:
     """Exit codes: 0 done, 1 a bug (with its traceback), 2 something the user can put right, 130 stopped."""
-    words = sys.argv[1:]
+    words = [spoken(word) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it before or after
+    refused.clear()
     if not words or set(words) & {"--help", "-h"}:
         print(__doc__)
         print(
@@ -256,7 +317,10 @@ def main() -> int:
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows where it is
     try:
-        check_words([word for word in words if not word.startswith("-")])
+        own = [word for before, word in zip(["", *words], words, strict=False) if before not in ("--cfg", "-c")]
+        check_words(
+            [word for word in own if not word.startswith("-")], sweeping=bool({"-m", "--multirun"} & set(words))
+        )
         job()
     except UserError as error:
         refused.append(str(error))

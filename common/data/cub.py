@@ -75,7 +75,7 @@ class CUB:
 
     def read(self) -> Records:
         """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
-        folder = self._folder()
+        folder = self.find()
         bases = tuple(dict.fromkeys((folder.parent, self.root, self.root / "birds")))
         procedural = any((base / "procedural.json").is_file() for base in (folder, *bases))
         keys, labels, classes = _lists(folder, procedural)
@@ -119,7 +119,8 @@ class CUB:
             allow_missing=self.allow_missing,
         )
 
-    def _folder(self) -> Path:
+    def find(self) -> Path:
+        """The folder that holds the data set. UserError where there is none."""
         places = ("CUB_200_2011", "birds/CUB_200_2011")
         for place in places:
             if (self.root / place).is_dir():

@@ -103,14 +103,19 @@ class Folder:
             allow_missing=self.allow_missing,
         )
 
-    def _images(self) -> dict[str, Path]:
-        """Key -> path, in the order of the keys."""
+    def find(self) -> Path:
+        """The folder of the images. UserError where there is none."""
         folder = self.root / "images"
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is not there: data.root=FOLDER names the folder that holds images/ and captions.csv, and "
                 "preset=toy or data.source=procedural draws birds instead."
             )
+        return folder
+
+    def _images(self) -> dict[str, Path]:
+        """Key -> path, in the order of the keys."""
+        folder = self.find()
         paths: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():

@@ -62,7 +62,7 @@ class Oxford102:
 
     def read(self) -> Records:
         """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
-        folder = self._folder()
+        folder = self.find()
         bases = tuple(dict.fromkeys((self.root, folder, folder.parent)))
         procedural = any((base / "procedural.json").is_file() for base in bases)
         labels = _labels(VGG.need(folder / "imagelabels.mat"), procedural)
@@ -110,7 +110,8 @@ class Oxford102:
             allow_missing=self.allow_missing,
         )
 
-    def _folder(self) -> Path:
+    def find(self) -> Path:
+        """The folder that holds the data set. UserError where there is none."""
         places = ("oxford102", "flowers-102", "flowers")
         for folder in (*(self.root / place for place in places), self.root):
             if (folder / "jpg").is_dir() or (folder / "imagelabels.mat").is_file():
