@@ -148,11 +148,11 @@ def evaluate(
             kid_subsets=options["kid_subsets"],
             allow_few=True,
         )
+        numbers |= values
         if labels.few and not options["allow_few"]:  # the rest is worth having: a fit of days is not refused at its end
-            values = {name: value if name.startswith("kid") else None for name, value in values.items()}
+            numbers |= {name: None for name in values if not name.startswith("kid")}
             protocol["withheld"] = f"FID and IS, mostly bias below {ENOUGH:,} images: metrics.allow_few=true shows them"
             log.warning("withheld: %s", protocol["withheld"])
-        numbers |= values
         protocol |= asdict(labels)
     for measure in own:
         numbers |= measure.compute()
