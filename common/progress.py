@@ -37,6 +37,9 @@ class WholeRun(ProgressBar):
         self.seconds, self.shown = seconds, 0.0
         self.bar: Progress | None = None
 
+    def disable(self) -> None:
+        """Lightning calls it on all processes but the first, which show nothing anyway."""
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 1)
         self.total, self.first = batches * epochs, batches * trainer.current_epoch

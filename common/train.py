@@ -104,6 +104,10 @@ class GoOn(Callback):
                 logger.forget_after(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
+class Kept(ModelCheckpoint):
+    """Checkpoints that are never replaced. By its name Lightning tells its state from that of the last checkpoint."""
+
+
 class AppendingWriter(ExperimentWriter):
     """Lightning's CSV writer deletes the file of an earlier start; this one goes on with it."""
 
@@ -170,6 +174,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16-mixed" if gpu or native_bfloat16() else "32-true"
+    many = int(options["devices"]) * int(options["num_nodes"]) > 1
     every, keep = int(options["checkpoint_every"]), int(options["keep_every"])
     places = folder.path / "checkpoints"
     callbacks: list[Callback] = [
@@ -180,7 +185,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
         ModelCheckpoint(
             places, filename="last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
         ),
-        ModelCheckpoint(
+        Kept(
             places,
             filename="e{epoch:04d}",
             auto_insert_metric_name=False,
@@ -201,7 +206,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
             precision=precision,
             deterministic=options["deterministic"],
             benchmark=not options["deterministic"],
-            sync_batchnorm=bool(options["sync_batchnorm"]) and int(options["devices"]) * int(options["num_nodes"]) > 1,
+            sync_batchnorm=bool(options["sync_batchnorm"]) and many and gpu,  # torch has it for GPUs only
             max_epochs=options["max_epochs"],
             limit_train_batches=options["limit_train_batches"] or 1.0,
             log_every_n_steps=options["log_every_n_steps"],
@@ -277,3 +282,5 @@ def fit(
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # data modules would give the scoring process its rank's share only
