@@ -50,12 +50,12 @@ def call(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> int:
     return run.main()
 
 
-def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+def start(command: list[str], *, script: Path = HOME / "run.py", **options: Any) -> subprocess.Popen[str]:
     """`python run.py ...` as a process of its own, on one thread."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | options.pop("env", {})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     interpreter = [sys.executable, *options.pop("interpreter", ())]
-    return subprocess.Popen([*interpreter, str(HOME / "run.py"), *command], env=env, **pipes | options)
+    return subprocess.Popen([*interpreter, str(script), *command], env=env, **pipes | options)
 
 
 def only_run(root: Path) -> Path:
