@@ -4,7 +4,7 @@ B batch, S image side, D width of the sentence vector. Written t own sentence, t
 phi and phi-bar their vectors, x-hat the edit, x-tilde the edit taken back (the cycle).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +24,15 @@ from simgan.checkpoints import read_vse
 from simgan.networks import Discriminator, Generator, still_statistics
 from simgan.sentences import sentence_table
 from simgan.vse import TextEncoder, load_text_encoder
+
+CHOICES: dict[str, Sequence[str]] = {
+    "adversarial": tuple(ADVERSARIAL),
+    "ca_mode": ("sample", "mean"),
+    "ca_reduction": ("mean", "sum"),
+    "cycle_text": ("mean", "sample"),
+    "bn_update": ("first_pass", "both"),
+    "eval_bn": ("running", "recalibrate", "batch"),
+}
 
 
 class SIMGAN(GANModule):
@@ -92,6 +101,9 @@ class SIMGAN(GANModule):
             ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
         )
         self.save_hyperparameters()
+        for name, known in CHOICES.items():
+            if (value := self.hparams[name]) not in known:
+                raise UserError(f"model.{name}={value} is not known: choose one of {', '.join(known)}")
         self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi_dim, phi_norm
         self.ca_mode, self.ca_reduction, self.cycle_text = ca_mode, ca_reduction, cycle_text
         self.relevant_match_prob, self.bn_update, self.eval_bn = relevant_match_prob, bn_update, eval_bn

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from common.data.records import Sample
-from common.losses import ADVERSARIAL, weighted
+from common.errors import UserError
+from common.losses import weighted
 from simgan.model import SIMGAN
 
 D, SIDE, ROWS = 12, 16, 8
@@ -349,7 +350,7 @@ def test_the_discriminator_can_learn_a_batch_by_heart() -> None:
     assert lowest < 0.05
 
 
-def test_adversarial_names_are_those_of_the_losses() -> None:
-    with pytest.raises(KeyError):
-        make(adversarial="wasserstein")
-    assert {"lsgan", "bce"} == set(ADVERSARIAL)
+@pytest.mark.parametrize("name", ["adversarial", "ca_mode", "ca_reduction", "cycle_text", "bn_update", "eval_bn"])
+def test_a_choice_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"model.{name}=wgan is not known: choose one of "):
+        make(**{name: "wgan"})
