@@ -193,7 +193,7 @@ def test_what_is_no_state_dict_is_said(tmp_path: Path) -> None:
         read_weights(path)
     for thing in (torch.zeros(2), {}, {"epoch": 3}, [torch.zeros(2)]):
         torch.save(thing, path)
-        with pytest.raises(UserError, match="is not a state dict"):
+        with pytest.raises(UserError, match=r"is not a state dict|holds a (Tensor|list), no weights"):
             read_weights(path)
     torch.save({"a": torch.zeros(1000)}, path)
     whole = path.read_bytes()

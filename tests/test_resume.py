@@ -16,6 +16,15 @@ from tiny import call, make_world, start, words
 LONG = ("trainer.max_epochs=12", "trainer.grid_every=1000", "evaluate=false")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the processes that `start` begins: sums over another number of threads differ in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
