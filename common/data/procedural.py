@@ -16,7 +16,6 @@ import os
 import pickle
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from scipy.io import savemat
 from common.data import attributes, bird_shapes, birds, flowers, sentences
 from common.data.canvas import Picture
 from common.data.colours import ANCHORS, NAMES
+from common.data.workers import end_with
 from common.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _run(draw: Callable[[Task], T], tasks: Sequence[Task], workers: int | None) 
     if workers <= 1 or len(tasks) < FEW:
         return list(_told(map(draw, tasks), len(tasks)))
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
         return list(_told(pool.map(draw, tasks, chunksize=8), len(tasks)))
 
 
@@ -196,17 +196,6 @@ def _told(results: Iterable[T], total: int) -> Iterator[T]:
             shown = time.monotonic()
             log.info("drew %d of %d pictures", done, total)
         yield result
-
-
-def _end_with(parent: int) -> None:
-    """A drawing process ends with the one that started it: else, after kill -9, it would hold the lock for good."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw_bird(task: Task, *, folder: Path, side: int, seed: int) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:

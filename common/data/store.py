@@ -14,8 +14,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.data.geometry import Box, fitted, square_about, upright
 from common.data.records import MaskReader, Records
+from common.data.workers import end_with
 from common.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -360,7 +359,7 @@ def _decode(work: _Work, left: dict[int, list[_Item]], workers: int) -> Iterator
         return
     # forked processes start at once; Pillow and numpy hold no locks across a fork, which torch's loaders rely on too
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_serve, initargs=(os.getpid(),)) as pool:
         numbers = {pool.submit(work.run, chunk): number for number, chunk in left.items()}
         try:
             for future in as_completed(numbers):
@@ -370,13 +369,6 @@ def _decode(work: _Work, left: dict[int, list[_Item]], workers: int) -> Iterator
             raise
 
 
-def _end_with(parent: int) -> None:
-    """A decoding process ends with the one that started it: else, after kill -9, it would hold the lock for good."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
+def _serve(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
