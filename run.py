@@ -209,7 +209,8 @@ def compose_need(need: dict[str, Any], asked: list[str]) -> dict[str, Any]:
             kept.append(line)
         elif key == "trainer" and line != "trainer=ddp":
             kept.append(line)
-    words = [f"model={need['model']}", *kept, *need.get("overrides", [])]
+    kind = [f"model={need['model']}"] if "model" in need else ["task=prepare", f"prepare={need['prepare']}"]
+    words = [*kind, *kept, *need.get("overrides", [])]
     return plain(compose(words), words)
 
 

@@ -47,8 +47,13 @@ def networks(model: LightningModule) -> dict[str, Any]:
             if key in examples:
                 output = net(*examples[key])
                 found[key]["input"] = [list(x.shape) for x in examples[key]]
-                found[key]["output"] = [list(y.shape) for y in (output if isinstance(output, tuple) else (output,))]
+                found[key]["output"] = [list(y.shape) for y in flat(output)]
     return found
+
+
+def flat(output: Any) -> list[Tensor]:
+    """The tensors of an output, however nested."""
+    return [output] if isinstance(output, Tensor) else [y for part in output for y in flat(part)]
 
 
 def losses(weights: dict[str, Any], sources: dict[str, str]) -> list[dict[str, Any]]:

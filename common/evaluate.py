@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,8 +63,13 @@ def needs_classifier(options: dict[str, Any]) -> bool:
     return kind == "classifier" or (kind == "auto" and find_inception(options["inception"]) is None)
 
 
-def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> tuple[Pairs, Path]:
-    """The fixed pairs of a data set's test classes, written once; every method is scored on the same file."""
+def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> tuple[Pairs, Path | None]:
+    """The fixed pairs of a data set's test classes, written once; every method is scored on the same file.
+
+    plan=passes: the test images themselves, for models that draw from conditions.
+    """
+    if options["plan"] == "passes":
+        return passes(data, options["images"]), None
     if options.get("pairs"):
         path = Path(options["pairs"])
         return read_csv(path, data.records), path
@@ -74,6 +80,18 @@ def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> 
     if not path.is_file():
         write_csv(made, records, path)
     return made, path
+
+
+def passes(data: ImageData, images: int | None) -> Pairs:
+    """The usable test images in file order, over and over until there are `images` (null: once); the caption of pass p
+    is the p-th, in turn. Each item is its own target and has noise of its own."""
+    rows = data.rows("test")
+    number = np.arange(images or len(rows))
+    row, turn = rows[number % len(rows)], number // len(rows)
+    captions = data.records.captions
+    caption = turn % np.array([len(captions[r]) for r in row]) if captions else np.zeros_like(turn)
+    text = tuple(captions[r][k] for r, k in zip(row, caption, strict=True)) if captions else ("",) * len(row)
+    return Pairs(pair_id=number, row=row, caption=caption, other_row=row, other_caption=caption, text=text)
 
 
 def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_size: int) -> Features:
@@ -113,8 +131,8 @@ def evaluate(
     batch_size = 64 if device.type == "cuda" else 16
     if extractor is not None:
         extractor.to(device)
-    own: list[Measure] = [build(measures, model=model, data=data, options=options, judge=files.get("judge"))]
-    if data.records.procedural:
+    own: list[Measure] = [build(measures, model=model, data=data, options=options, files=files)]
+    if data.records.procedural and options["plan"] == "pairs":
         own.append(ColourMatches(data))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -128,7 +146,7 @@ def evaluate(
             for measure in own:
                 measure.update(batch, images, sentences)
             done += len(images)
-            yield to_uint8(images)
+            yield to_uint8(images, rounding=options["pixels"])
 
     numbers: Numbers = {}
     protocol: dict[str, Any] = {"data": data.records.name, "procedural": data.records.procedural}
@@ -143,6 +161,7 @@ def evaluate(
             real,
             fake,
             reference=f"{data.records.name} test, centre crop {data.image_size}",
+            pixels=options["pixels"],
             splits=options["splits"],
             kid_subset=subset if subset <= min(len(real), len(fake)) else None,
             kid_subsets=options["kid_subsets"],
@@ -157,7 +176,9 @@ def evaluate(
     for measure in own:
         numbers |= measure.compute()
         protocol |= measure.protocol()
-    protocol |= {"pairs": pairs_file.name, "n_pairs": len(pairs), "image_size": data.image_size}
+    if pairs_file is not None:
+        protocol["pairs"] = pairs_file.name
+    protocol |= {"plan": options["plan"], "n_pairs": len(pairs), "image_size": data.image_size}
     seconds = time.perf_counter() - began
     cost = {"seconds": round(seconds, 2), "images_per_second": round(len(pairs) / seconds, 2)}
     if device.type == "cuda":

@@ -95,7 +95,7 @@ class FixedGrid(Callback):
             data = trainer.datamodule  # type: ignore[attr-defined]
             self.batch = data.move(fixed_batch(data), model.device)
             records = data.records
-            self.sentences = [records.captions[int(row)][0] for row in self.batch["other_row"]]
+            self.sentences = model.spoken(self.batch, records)  # type: ignore[operator]
             self.keys = [records.keys[int(row)] for row in self.batch["row"]]
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:

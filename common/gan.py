@@ -1,7 +1,7 @@
 """The short base of every GAN here: manual optimisation whose traps are closed (see docs/decisions/001)."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.blocks import frozen_prefixes
-from common.data.records import Sample
+from common.data.records import Records, Sample
 from common.errors import UserError
-from common.losses import weighted
+from common.losses import require_terms, weighted
 
 CHECKPOINT_FORMAT = 1
 
@@ -56,11 +56,16 @@ class GANModule(LightningModule):
         self.pending: dict[str, Tensor] = {}
         self.sound: Tensor | None = None
 
-    def average_generator(self) -> None:
-        """Call at the end of `__init__`: keeps the running average of the generator, and of nothing else."""
+    def average_generator(self, *, buffers: bool = True, from_start: bool = False) -> None:
+        """Call at the end of `__init__`: keeps the running average of the generator, and of nothing else.
+
+        buffers: averaged too; False = they are those of the live generator. from_start: the average begins with the
+        initial weights, as AttnGAN's does; False = with those after the first step.
+        """
         if self.ema_decay is not None:
             average = get_ema_multi_avg_fn(self.ema_decay)
-            self.ema_generator = AveragedModel(self.generator, multi_avg_fn=average, use_buffers=True)
+            self.ema_generator = AveragedModel(self.generator, multi_avg_fn=average, use_buffers=buffers)
+            self.ema_generator.n_averaged.fill_(int(from_start))
             self.ema_generator.requires_grad_(False)
 
     @property
@@ -71,6 +76,11 @@ class GANModule(LightningModule):
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """Images in [-1, 1] for a batch. Evaluation, figures, demo and export all come through here."""
         raise NotImplementedError
+
+    def spoken(self, batch: Sample, records: Records) -> list[str]:
+        """What `sample` draws for each item of a batch, in words: the mismatched sentence of an edit."""
+        pairs = zip(batch["other_row"].tolist(), batch["other_caption"].tolist(), strict=True)
+        return [records.captions[row][caption] for row, caption in pairs]
 
     def before_scoring(self, data: Any) -> None:
         """What has to be read or set before `sample` is scored on a data module."""
@@ -97,17 +107,36 @@ class GANModule(LightningModule):
     def descend(
         self,
         opt: LightningOptimizer,
-        terms: Mapping[str, Tensor],
+        terms: Mapping[str, Tensor] | Iterable[Mapping[str, Tensor]],
         weights: Mapping[str, float | None],
         side: str,
         batch_idx: int,
+        through: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
-        """One descent of `side` ("g" or "d") on the weighted terms: zero, backward, clip, step; remembers the terms."""
+        """One descent of `side` ("g" or "d") on the weighted terms: zero, backward, clip, step; remembers the terms.
+
+        terms: or several sets of terms, made one after another; each is differentiated before the next is made, so that
+        one graph lives at a time. through: (tensor, leaf) where the terms were computed on leaves that were cut from
+        tensors: the leaves' gradients go on through the tensors, all at once and at last.
+        """
         first, last, size = self.window(batch_idx)
-        total = weighted(terms, weights)
         if first:
             opt.zero_grad(set_to_none=True)
-        self.manual_backward(total / size)
+        seen: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.device)
+        for part in [terms] if isinstance(terms, Mapping) else terms:
+            cost = weighted(part, {name: weights[name] for name in part})
+            if through:
+                (cost / size).backward()  # to the leaves: no parameter of this side is reached yet
+            else:
+                self.manual_backward(cost / size)
+            total = total + cost.detach()
+            for name, term in part.items():
+                seen[name] = seen[name] + term.detach() if name in seen else term.detach()
+        require_terms(seen, weights)
+        if through:
+            costs = [(x.float() * leaf.grad).sum() for x, leaf in through if leaf.grad is not None]
+            self.manual_backward(torch.stack(costs).sum())
         if last:
             limit = self.clip[side]
             if limit is not None:
@@ -115,12 +144,12 @@ class GANModule(LightningModule):
             opt.step()
             if side == "g" and self.ema_generator is not None:
                 self.ema_generator.update_parameters(self.generator)
-        self.pending |= {f"train/{side}/{name}": term.detach() for name, term in terms.items()}
-        self.pending[f"train/loss_{side}"] = total.detach()
-        finite = torch.isfinite(total.detach())
+        self.pending |= {f"train/{side}/{name}": term for name, term in seen.items()}
+        self.pending[f"train/loss_{side}"] = total
+        finite = torch.isfinite(total)
         self.sound = finite if self.sound is None else self.sound & finite
 
-    def gradient_norms(self, terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter], side: str) -> None:
+    def gradient_norms(self, terms: Mapping[str, Tensor], parameters: Iterable[Tensor], side: str) -> None:
         """Every `grad_norm_every` steps: the norm of each term's own gradient, to see which term leads."""
         if not self.grad_norm_every or self.trainer.global_step % self.grad_norm_every:
             return

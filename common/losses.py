@@ -1,6 +1,6 @@
 """Costs as functions: logits or statistics in, one scalar out. No network, weight, config or device inside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,11 +29,16 @@ def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float | None]) -
 
     Raises KeyError unless both name exactly the same terms: silence is how ablations go wrong.
     """
-    present = {name: weight for name, weight in weights.items() if weight is not None}
-    if set(terms) != set(present):
-        raise KeyError(f"terms {sorted(terms)} do not match the weights {sorted(present)}")
-    parts = [weight * terms[name] for name, weight in present.items()]
+    require_terms(terms, weights)
+    parts = [weight * terms[name] for name, weight in weights.items() if weight is not None]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def require_terms(terms: Collection[str], weights: Mapping[str, float | None]) -> None:
+    """KeyError unless the terms are exactly those whose weight is a number."""
+    present = {name for name, weight in weights.items() if weight is not None}
+    if set(terms) != present:
+        raise KeyError(f"terms {sorted(terms)} do not match the weights {sorted(present)}")

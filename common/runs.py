@@ -21,7 +21,8 @@ from common.errors import UserError
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
 # what does not change the weights that come out, so that a run is found again when it is changed
 NOT_IDENTITY = {"data": ("workers", "store", "reads", "provides"), "trainer": ("max_epochs",)}
-NOT_MODEL = ("text_encoder", "image_encoder", "phi_cache", "fused", "grad_norm_every", "eval_bn")
+NOT_MODEL = """text_encoder image_encoder damsm cleaned trunk_weights phi_cache cache fused grad_norm_every
+eval_bn""".split()
 
 
 def identity(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -85,17 +85,20 @@ def drawn(cfg: Config) -> Path:
 def supply(cfg: Config, door: Door) -> None:
     """Fills in the files of the networks that the model needs, training those that are absent."""
     for key, need in cfg.get("needs", {}).items():
-        if cfg["model"].get(key) is None:
+        setting, value = need.get("when", (key, None))
+        if cfg["model"].get(key) is None and cfg["model"].get(setting) == value:
             cfg["model"][key] = str(obtain(need, cfg["words"], door))
 
 
 def obtain(need: Config, asked: list[str], door: Door) -> Path:
-    """The artifact of a needed network; trained now when it is absent, once even if two runs ask at a time."""
+    """The artifact of a needed network or one-off job; made now when it is absent, once even if two runs ask at a time."""
     if need.get("unless_weights"):
         weights = Path(torch.hub.get_dir()) / "checkpoints" / need["unless_weights"]
         if weights.is_file():
             return weights
     cfg = door.compose_need(need, asked)
+    if "prepare" in need:
+        return prepared(cfg, door)
     cfg["hash"] = short_hash(identity(cfg))
     digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"]])
     path = Path(cfg["paths"]["artifacts"]) / f"{need['model']}-{cfg['data']['name']}-{digest}.pt"
@@ -107,6 +110,22 @@ def obtain(need: Config, asked: list[str], door: Door) -> Path:
             log.info("model=%s is needed first and %s is absent: training it now", need["model"], path)
             model, _, _ = train_one(cfg, door)
             export(model, path)
+    return path
+
+
+def prepared(cfg: Config, door: Door) -> Path:
+    """What a one-off job of conf/prepare makes; made now when it is absent."""
+    job = cfg["prepare"]
+    digest = short_hash([identity(cfg)["data"], job])  # before needed files are filled in
+    path = Path(cfg["paths"]["artifacts"]) / f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            log.info("prepare=%s: %s is absent, making it now", cfg["chosen"]["prepare"], path)
+            for key, need in job.get("needs", {}).items():
+                if job.get(key) is None:
+                    job[key] = str(obtain(need, cfg["words"], door))
+            locate(job["_target_"])(cfg, door, path)
     return path
 
 
@@ -213,6 +232,8 @@ def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolde
         "epochs": folder.status().get("epochs"),
         "numbers": numbers,
         "protocol": protocol,
+        "published": cfg.get("published"),
+        "preset": cfg["chosen"].get("preset"),
         "cost": cost,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
         **{key: environment()[key] for key in ("commit", "versions", "gpu")},
@@ -256,6 +277,9 @@ def describe(cfg: Config, door: Door) -> None:
 def prepare(cfg: Config, door: Door) -> None:
     from common.data.prepare import prepare as fetch
 
+    if cfg.get("prepare"):
+        print(f"ready: {prepared(cfg, door)}")
+        return
     spec = cfg["data"]
     if spec["source"] == "real" and "root" not in spec:  # a user's own folder and drawn data come from nowhere else
         root = Path(cfg["paths"]["data"]).expanduser()

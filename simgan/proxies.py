@@ -48,7 +48,11 @@ def background(mask: Tensor) -> Tensor:
 class EditProxies:
     """Proxies of one model on the evaluation pairs (docs/simgan.md lists their definitions)."""
 
-    def __init__(self, *, model: SIMGAN, data: ImageData, options: dict[str, Any], judge: str | None) -> None:
+    def __init__(
+        self, *, model: SIMGAN, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
+    ) -> None:
+        """files: `judge`, an export of model=vse, or null for none."""
+        judge = files.get("judge")
         self.model, self.data, self.options = model, data, options
         self.judge: JointEmbedding | None = load_judge(judge).to(model.device) if judge else None
         self.lpips: LPIPS | None = load_lpips()
