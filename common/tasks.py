@@ -91,7 +91,7 @@ def supply(cfg: Config, door: Door) -> None:
 
 
 def obtain(need: Config, asked: list[str], door: Door) -> Path:
-    """The artifact of a needed network or one-off job; made now when it is absent, once even if two runs ask at a time."""
+    """The artifact of a needed network or job; made now when it is absent, once even if two runs ask at a time."""
     if need.get("unless_weights"):
         weights = Path(torch.hub.get_dir()) / "checkpoints" / need["unless_weights"]
         if weights.is_file():

@@ -229,7 +229,7 @@ def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
     """
     gpu = options["accelerator"] != "cpu" and torch.cuda.is_available()
     nets = [net for name, net in model.named_children() if name.startswith(("generator", "discriminator"))]
-    for net in (one for net in nets for one in (net if isinstance(net, torch.nn.ModuleList) else [net])):
+    for net in [one for group in nets for one in (group if isinstance(group, torch.nn.ModuleList) else [group])]:
         if options["channels_last"]:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         mode = options["compile"]

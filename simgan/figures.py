@@ -4,30 +4,36 @@ B photos, S side, D width of a sentence vector, K draws of noise, T sentences. D
 sheet: heading -> images in [-1, 1]. Noise is seeded, so the same command makes the same picture.
 """
 
-import difflib
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from common.data.module import ImageData
 from common.data.pairs import other_class
 from common.errors import UserError
-from common.figures import save, sheet, to_picture
-from common.runs import RunFolder, short_hash
+from common.figures import (
+    Columns,
+    Config,
+    destination,
+    first_of_classes,
+    listed,
+    number,
+    one_of,
+    read_photos,
+    to_picture,
+    write,
+)
+from common.runs import short_hash
 from simgan.model import SIMGAN
 from simgan.networks import Generator
 
 log = logging.getLogger(__name__)
-Config = dict[str, Any]
-Columns = dict[str, Tensor]
 FIGURES = ("diversity", "compare", "interp", "cycle", "grid")
 
 
@@ -91,37 +97,6 @@ def noise(model: SIMGAN, count: int, seed: int) -> Tensor:
 # ---- what the user gave
 
 
-def listed(value: Any) -> list[str]:
-    return [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
-
-
-def number(cfg: Config, name: str, least: int) -> int:
-    if not isinstance(cfg[name], int) or cfg[name] < least:
-        raise UserError(f"{name}={cfg[name]} is not a whole number from {least} on: set {name}={max(least, 4)}, say.")
-    return cfg[name]
-
-
-def one_of(cfg: Config, name: str, known: Sequence[str]) -> str:
-    if cfg[name] not in known:
-        nearest = difflib.get_close_matches(str(cfg[name]), known, n=1, cutoff=0)[0]
-        raise UserError(f"{name}={cfg[name]} is not known: did you mean {nearest}? There are {', '.join(known)}.")
-    return cfg[name]
-
-
-def read_photos(paths: Sequence[str], data: ImageData) -> Tensor:
-    """Photos of any size, cut as test images are: B,3,S,S in [-1, 1]. UserError for one that cannot be read."""
-    photos = []
-    for path in (Path(path).expanduser() for path in paths):
-        if not path.is_file():
-            raise UserError(f"there is no photo at {path}: correct the path.")
-        try:
-            with Image.open(path) as photo:
-                photos.append(data.crop_photo(photo))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to refuse a file
-            raise UserError(f"{path} cannot be read as a photo ({error}): give a whole JPEG or PNG.") from None
-    return torch.cat(photos)
-
-
 def check_sentences(model: SIMGAN, sentences: Iterable[str]) -> list[str]:
     """The words that the text encoder does not know, told in one line. UserError for a sentence of nothing else."""
     model.read_text()
@@ -131,26 +106,6 @@ def check_sentences(model: SIMGAN, sentences: Iterable[str]) -> list[str]:
     if unknown:
         log.warning("unknown words, read as <unk>: %s", ", ".join(unknown))
     return unknown
-
-
-def destination(cfg: Config, folder: Path, name: str) -> Path:
-    """Where the picture goes; found wanting before anything is drawn."""
-    path = Path(cfg["output"]).expanduser() if cfg["output"] else folder / name
-    if path.suffix.lower() != ".png":
-        raise UserError(f"output={path} is not the name of a PNG: let it end in .png.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot be made ({error.strerror}): choose another output=FILE.png.") from None
-    return path
-
-
-def write(cfg: Config, folder: Path, path: Path, columns: Columns, above: Sequence[str], facts: Config) -> Path:
-    """The sheet, its images at their own size within 128 to 256 pixels, and the JSON that says how it was made."""
-    checkpoint = str(cfg["checkpoint"] or RunFolder(folder.parent).last)
-    facts = {"task": cfg["task"], "checkpoint": checkpoint, "seed": cfg["seed"], "columns": list(columns)} | facts
-    size = next(iter(columns.values())).shape[-1]
-    return save(sheet(columns, above, side=min(max(size, 128), 256)), path, facts)
 
 
 # ---- task=sample
@@ -272,13 +227,3 @@ def drawn(cfg: Config, data: ImageData, photos: list[str], rows: np.ndarray | No
     if name == "grid":
         return [other()] * len(photos)
     return [list(group) for group in zip(*(other() for _ in range(2 if name == "interp" else 1)), strict=True)]
-
-
-def first_of_classes(data: ImageData, count: int) -> np.ndarray:
-    """`count` rows of the test split: the first image of each class, then the second of each, and so on."""
-    rows, seen = data.rows("test"), Counter[int]()
-    turn = []
-    for label in data.records.labels[rows].tolist():
-        turn.append(seen[label])
-        seen[label] += 1
-    return rows[np.argsort(turn, kind="stable")][:count]
