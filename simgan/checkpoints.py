@@ -1,77 +1,21 @@
 """Third-party weights: the files that woozzu/dong_iccv_2017 released for SISGAN and its text encoder.
 
-They were saved by Python 2 and PyTorch 0.2 or 0.3. Nothing here ever unpickles an object.
+They were saved by Python 2 and PyTorch 0.2 or 0.3.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from common.classifier import ImageClassifier, build, file_hash, recognise
-from common.classifier import read_weights as weights
 from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
+from common.weights import check_fit, load_strict, read_state, without_parallel
 from simgan.sisgan import SISGANGenerator
 from simgan.vse import JointEmbedding, TextEncoder
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict on the CPU. UserError when the file is absent, damaged, holds objects or anything but tensors."""
-    state = weights(path)
-    if not (isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(
-            f"{path} is not a state dict, names with one tensor each: save the network's state_dict() alone."
-        )
-    return {str(name): value for name, value in state.items()}
-
-
-def without_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of the network inside a DataParallel, whose keys all begin with `module.`; others as they are."""
-    wrapped = all(name.startswith("module.") for name in state)
-    return {name.removeprefix("module.") if wrapped else name: value for name, value in state.items()}
-
-
-def load_strict(
-    module: nn.Module,
-    state: Mapping[str, Tensor],
-    tolerate: Sequence[str] = ("num_batches_tracked",),
-    *,
-    source: str | Path = "the state dict",
-) -> None:
-    """Loads a state whose keys and shapes are exactly the module's, as `check_fit` has it."""
-    state = without_parallel(state)
-    check_fit(module, state, tolerate, source)
-    module.load_state_dict(state, strict=False)  # what may be missing stays as it is
-
-
-def check_fit(module: nn.Module, state: Mapping[str, Tensor], tolerate: Sequence[str], source: str | Path) -> None:
-    """UserError that names the first few keys by which a state does not fit a module.
-
-    tolerate: last parts of keys that may be missing. PyTorch <= 0.3 kept no num_batches_tracked in a BatchNorm.
-    source: the file, for the message.
-    """
-    expected = module.state_dict()
-    missing = [name for name in expected if name not in state and name.rpartition(".")[2] not in tolerate]
-    unexpected = [name for name in state if name not in expected]
-    reshaped = [
-        f"{name} {tuple(value.shape)} for {tuple(expected[name].shape)}"
-        for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    faults = [f"{kind} {some(names)}" for kind, names in kinds.items() if names]
-    if faults:
-        raise UserError(
-            f"{source} does not fit {type(module).__name__} ({'; '.join(faults)}): give a file of that very network."
-        )
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def load_sisgan(path: str | Path) -> SISGANGenerator:
@@ -79,7 +23,7 @@ def load_sisgan(path: str | Path) -> SISGANGenerator:
 
     The VGG variant reads plain [0, 1] images, as its weights were trained.
     """
-    state = without_parallel(read_weights(path))
+    state = without_parallel(read_state(path))
     vgg = "encoder.29.weight" in state  # the tenth convolution of VGG-16
     if vgg:  # our frozen networks stand behind a `net`
         state = {name.replace("encoder.", "encoder.net.", name.startswith("encoder.")): v for name, v in state.items()}
@@ -100,7 +44,7 @@ class SISGANEmbedding(nn.Module):
 
 def read_embedding(path: str | Path) -> dict[str, dict[str, Tensor]]:
     """SISGAN's visual-semantic embedding, `text_embedding_{birds,flowers}.pth`: a state for each of its networks."""
-    state = without_parallel(read_weights(path))
+    state = without_parallel(read_state(path))
     state = {name: value for name, value in state.items() if not name.startswith("feat_extractor.")}  # VGG's fc6, fc7
     with torch.device("meta"):
         networks = SISGANEmbedding()

@@ -1,29 +1,20 @@
-"""Third-party files: every tensor lands, what does not fit is said in a sentence, and no code in them ever runs."""
+"""SISGAN's released files: every tensor lands, and what does not fit is said in a sentence."""
 
-import os
-import pickle
 import sys
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from old_weights import flat, norm, save_like_python2
 from torch import Tensor, nn
 
 from common.errors import UserError
-from simgan.checkpoints import load_sisgan, load_strict, read_vse, read_vse_judge, read_weights
+from simgan.checkpoints import load_sisgan, read_vse, read_vse_judge
 
 VGG_BN = {0: (64, 3), 3: (64, 64), 7: (128, 64), 10: (128, 128), 14: (256, 128), 17: (256, 256), 20: (256, 256)}
 VGG_BN |= {23: (512, 256), 26: (512, 512), 29: (512, 512)}
-
-
-def norm(key: str, width: int) -> dict[str, tuple[int, ...]]:
-    """A BatchNorm as PyTorch <= 0.3 saved it, without num_batches_tracked."""
-    return {f"{key}.{leaf}": (width,) for leaf in ("weight", "bias", "running_mean", "running_var")}
 
 
 def sisgan_shapes(encoder: str) -> dict[str, tuple[int, ...]]:
@@ -45,60 +36,6 @@ def sisgan_shapes(encoder: str) -> dict[str, tuple[int, ...]]:
     shapes |= {"decoder.5.weight": (128, 256, 3, 3), **norm("decoder.6", 128)}
     shapes |= {"decoder.8.weight": (3, 128, 3, 3), "decoder.8.bias": (3,)}
     return shapes | {"mu.0.weight": (128, 300), "log_sigma.0.weight": (128, 300)}
-
-
-def flat(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors that take no room in memory or on disk: one number each, another for each name."""
-    return {key: torch.tensor(float(i)).expand(shape) for i, (key, shape) in enumerate(shapes.items())}
-
-
-class Python2Pickler(pickle._Pickler):
-    """What Python 2 and PyTorch 0.3 wrote: byte strings, OrderedDicts of pairs, the first function to build tensors."""
-
-    dispatch: ClassVar[dict[type, Callable]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
-    write: Callable[[bytes], None]
-    memoize: Callable[[str], None]
-
-    def save_str(self, text: str) -> None:
-        raw = text.encode("ascii")
-        self.write(pickle.SHORT_BINSTRING + bytes([len(raw)]) + raw)
-        self.memoize(text)
-
-    dispatch[str] = save_str
-
-    def reducer_override(self, thing: Any) -> Any:
-        if type(thing) is OrderedDict:
-            return OrderedDict, ([[key, value] for key, value in thing.items()],)
-        if isinstance(thing, Tensor):
-            layout = (thing.storage_offset(), tuple(thing.shape), thing.stride())
-            return torch._utils._rebuild_tensor, (thing.storage(), *layout)
-        return NotImplemented
-
-
-class python2:
-    """Stands for the pickle module in torch.save."""
-
-    Pickler = Python2Pickler
-
-    @staticmethod
-    def dump(thing: Any, file: Any, protocol: int = 2) -> None:
-        Python2Pickler(file, protocol).dump(thing)
-
-
-def save_like_python2(state: dict[str, Tensor], path: Path) -> None:
-    torch.save(OrderedDict(state), path, pickle_module=python2, _use_new_zipfile_serialization=False)
-    raw = path.read_bytes().replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage")
-    path.write_bytes(raw.replace(b"U\x03cpu", b"U\x06cuda:0"))
-
-
-class Trap:
-    """Unpickled the usual way, it leaves a file behind."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("encoder", ["conv", "vgg"])
@@ -130,77 +67,6 @@ def test_a_misfit_is_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=sentence) as caught:
             load_sisgan(path)
         assert str(path) in str(caught.value)
-
-
-def test_only_num_batches_tracked_may_be_missing() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    fresh = {key: torch.ones_like(value) for key, value in net.state_dict().items()}
-    old = {key: value for key, value in fresh.items() if not key.endswith("num_batches_tracked")}
-    load_strict(net, old)
-    assert torch.equal(net.state_dict()["1.running_mean"], torch.ones(2))
-    load_strict(net, fresh, tolerate=())
-    with pytest.raises(UserError, match="num_batches_tracked"):
-        load_strict(net, old, tolerate=())
-    for key in old:
-        with pytest.raises(UserError, match=f"missing {key}"):
-            load_strict(net, {name: value for name, value in old.items() if name != key})
-
-
-def test_a_refused_state_changes_nothing() -> None:
-    net = nn.Linear(2, 2)
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    with pytest.raises(UserError, match="3, 2"):
-        load_strict(net, {"bias": torch.zeros(2), "weight": torch.zeros(3, 2)})
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-
-
-def test_long_lists_are_cut() -> None:
-    with pytest.raises(UserError, match=r"unexpected a0, a1, a2 and 7 more\)"):
-        load_strict(nn.Identity(), {f"a{i}": torch.zeros(1) for i in range(10)})
-
-
-def test_data_parallel_files_load() -> None:
-    net = nn.Linear(2, 2)
-    load_strict(net, {f"module.{key}": torch.full_like(value, 3) for key, value in net.state_dict().items()})
-    assert torch.equal(net.weight, torch.full((2, 2), 3.0))
-    inner = nn.ModuleDict({"module": nn.Linear(2, 2, bias=False), "other": nn.Linear(2, 2, bias=False)})
-    load_strict(inner, {"module.weight": torch.ones(2, 2), "other.weight": torch.ones(2, 2)})  # a true name
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_code_in_a_pickle_is_refused_and_not_run(wrapped: bool, tmp_path: Path) -> None:
-    path, mark = tmp_path / "trap.pth", tmp_path / "it_ran"
-    if wrapped:
-        torch.save({"mu.0.weight": Trap(mark)}, path)
-    else:
-        path.write_bytes(pickle.dumps(Trap(mark), protocol=2))
-    with pytest.raises(UserError, match=r"trap\.pth holds pickled objects"):
-        read_weights(path)
-    assert not mark.exists()
-    pickle.loads(pickle.dumps(Trap(mark)))
-    assert mark.exists()  # the trap was a live one
-
-
-def test_a_whole_network_is_refused(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "net.pth")
-    with pytest.raises(UserError, match="pickled objects"):
-        read_weights(tmp_path / "net.pth")
-
-
-def test_what_is_no_state_dict_is_said(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    with pytest.raises(UserError, match="no weights file at"):
-        read_weights(path)
-    for thing in (torch.zeros(2), {}, {"epoch": 3}, [torch.zeros(2)]):
-        torch.save(thing, path)
-        with pytest.raises(UserError, match=r"is not a state dict|holds a (Tensor|list), no weights"):
-            read_weights(path)
-    torch.save({"a": torch.zeros(1000)}, path)
-    whole = path.read_bytes()
-    for damaged in (b"", b"<html>Not found</html>", whole[: len(whole) // 2], whole[:10]):
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match="cannot be read as weights"):
-            read_weights(path)
 
 
 VGG16 = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
