@@ -117,11 +117,12 @@ def prepared(cfg: Config, door: Door) -> Path:
     """What a one-off job of conf/prepare makes; made now when it is absent."""
     job = cfg["prepare"]
     digest = short_hash([identity(cfg)["data"], job])  # before needed files are filled in
-    path = Path(cfg["paths"]["artifacts"]) / f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.npz"
+    name = f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.{job.get('suffix', 'npz')}"
+    path = Path(cfg["paths"]["artifacts"]) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if not path.is_file():
-            log.info("prepare=%s: %s is absent, making it now", cfg["chosen"]["prepare"], path)
+        if job.get("always") or not path.is_file():
+            log.info("prepare=%s: making %s", cfg["chosen"]["prepare"], path)
             for key, need in job.get("needs", {}).items():
                 if job.get(key) is None:
                     job[key] = str(obtain(need, cfg["words"], door))
@@ -219,7 +220,7 @@ def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolde
     files = {}
     for name, need in cfg.get("needs_to_score", {}).items():
         wanted = needs_classifier(options) if name == "classifier" else options.get(name, True)
-        files[name] = str(obtain(need, cfg["words"], door)) if wanted else None
+        files[name] = str(obtain(need, cfg["words"], door)) if wanted and need else None
     numbers, protocol, cost = measure(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
     line = {
         "row": cfg["chosen"].get("table") or cfg["chosen"]["model"],
@@ -289,6 +290,15 @@ def prepare(cfg: Config, door: Door) -> None:
     print(f"ready: {len(data.records)} of {data.records.expected} images of {data.records.name}")
 
 
+def report(cfg: Config, door: Door) -> None:
+    from common.report import report as told
+
+    runs = Path(cfg["paths"]["runs"])
+    folder = Path(cfg["output"]).expanduser() if cfg["output"] else runs
+    print(told(runs / "results.jsonl", folder, cfg["rows"], cfg["numbers"]))
+    print(f"report    {folder / 'report.md'} (.tex, .csv, .html)")
+
+
 TASKS: dict[str, Callable[[Config, Door], None]] = {
     "fit": fit,
     "evaluate": evaluate,
@@ -296,4 +306,5 @@ TASKS: dict[str, Callable[[Config, Door], None]] = {
     "figure": figure,
     "prepare": prepare,
     "describe": describe,
+    "report": report,
 }
