@@ -212,3 +212,52 @@ def test_paired_noise_belongs_to_the_pair() -> None:
     assert torch.equal(a[2:], b)
     assert not torch.equal(a[0], a[1])
     assert paired_noise(torch.arange(2000), 16).std().item() == pytest.approx(1, abs=0.02)
+
+
+class InParts(Tiny):
+    """The same step, its terms in two sets, and G's backward pass in two halves: to the fakes, then through G."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        opt_g, opt_d = self.opts()
+        fake = self.generator(self.features(batch["image"]))
+        with self.toggled_optimizer(opt_d):
+            sets = (
+                {"real": self.discriminator(batch["image"]).square().mean()},
+                {"fake": (self.discriminator(fake.detach()) - 1).square().mean()},
+            )
+            self.descend(opt_d, iter(sets), {"real": 1.0, "fake": 1.0}, "d", batch_idx)
+        with self.toggled_optimizer(opt_g):
+            leaf = fake.detach().requires_grad_()
+            halves = ({"adversarial": 0.5 * self.discriminator(leaf).square().mean()} for _ in range(2))
+            self.descend(opt_g, halves, {"adversarial": 1.0}, "g", batch_idx, [(fake, leaf)])
+
+
+def test_a_step_in_parts_equals_the_step_at_once(tmp_path: Path) -> None:
+    at_once, parts = Tiny(ema_decay=0.9), InParts(ema_decay=0.9)
+    for model in (at_once, parts):
+        fit(model, tmp_path, max_epochs=3)
+    for name, value in at_once.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, msg=name)
+    assert float(parts.pending.get("train/g/adversarial", 0)) == float(at_once.pending.get("train/g/adversarial", 0))
+
+
+def test_parts_must_hold_every_term_that_has_a_weight(tmp_path: Path) -> None:
+    class Forgetful(InParts):
+        def descend(self, opt, terms, weights, *rest) -> None:  # type: ignore[no-untyped-def]
+            super().descend(opt, terms, {**weights, "forgotten": 1.0}, *rest)
+
+    with pytest.raises(KeyError, match="forgotten"):
+        fit(Forgetful(), tmp_path, max_epochs=1)
+
+
+def test_an_average_from_the_start_counts_the_initial_weights(tmp_path: Path) -> None:
+    class FromStart(Tiny):
+        def average_generator(self, **options: bool) -> None:
+            super().average_generator(buffers=False, from_start=True)
+
+    model = FromStart(ema_decay=0.9)
+    start = model.generator.weight.detach().clone()
+    fit(model, tmp_path, max_epochs=1, batch=8)
+    assert model.ema_generator is not None
+    expected = 0.9 * start + 0.1 * model.generator.weight
+    torch.testing.assert_close(model.ema_generator.module.weight, expected)
