@@ -1,0 +1,383 @@
+"""The network of the papers' Inception Score on birds: an Inception-v3 fine-tuned on the test classes' own photos.
+
+The published file (hanzhanggit/StackGAN-inception-model) can no longer be had, so one is trained here by its recipe.
+Scores through two networks never compare: the key of each names its network, the protocol the hash of its weights.
+B images, K classes, F width of a feature.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common.classifier import SIDES, Classifier, body_and_head, build, file_hash, read_weights
+from common.data.records import Records, Sample
+from common.errors import UserError
+from common.extractors import Extractor, find
+from common.metrics import inception_score, to_uint8
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+IMAGENET_FILE = "inception_v3_google-0cc3c7bd.pth"  # torchvision's
+CLASSES = 50  # of CUB's test split: the bars of acceptance are stated for so many
+SPLITS = 10
+
+
+# ---- what the network sees
+
+
+@lru_cache(maxsize=16)
+def pillow_weights(source: int, side: int) -> Tensor:
+    """side,source float64: Pillow's bilinear filter along one axis, antialiased, in its whole numbers of 2^-22."""
+    scale = source / side
+    reach = max(scale, 1.0)
+    centres = (np.arange(side)[:, None] + 0.5) * scale
+    first = np.maximum((centres - reach + 0.5).astype(int), 0)
+    end = np.minimum((centres + reach + 0.5).astype(int), source)
+    x = np.arange(source)[None]
+    weights = np.maximum(1 - np.abs(x + 0.5 - centres) / reach, 0) * ((x >= first) & (x < end))
+    return torch.from_numpy(np.floor(weights / weights.sum(1, keepdims=True) * (1 << 22) + 0.5))
+
+
+def resize_as_pillow(images: Tensor, side: int) -> Tensor:
+    """uint8 B,3,H,W -> uint8 B,3,side,side: to the bit what PIL.Image.resize(..., BILINEAR) gives, on any device.
+
+    Pillow filters the rows, rounds to uint8, then the columns; its sums of whole numbers are exact in float64.
+    """
+    height, width = images.shape[-2:]
+    x = images.double()
+    if width != side:
+        x = ((x @ pillow_weights(width, side).to(x.device).T + (1 << 21)) / (1 << 22)).floor_().clamp_(0, 255)
+    if height != side:
+        x = ((pillow_weights(height, side).to(x.device) @ x + (1 << 21)) / (1 << 22)).floor_().clamp_(0, 255)
+    return x.to(torch.uint8)
+
+
+def seen(images: Tensor, side: int) -> Tensor:
+    """uint8 B,3,*,* -> float B,3,side,side in [-1, 1], v / 127.5 - 1 (the reference's inception_score.py)."""
+    return resize_as_pillow(images, side).float() / 127.5 - 1
+
+
+def random_crops(images: Tensor, side: int, smallest: float) -> Tensor:
+    """A random part of each square image, resized: B,3,S,S -> B,3,side,side, each with its own draw, on the device.
+
+    Of `smallest` to 1 of the area and 3/4 to 4/3 in shape (log-uniform), cut to the image where it would stick out.
+    """
+    area, ratio, x, y = torch.rand(4, len(images), device=images.device)
+    area, ratio = smallest + (1 - smallest) * area, ((2 * ratio - 1) * math.log(4 / 3)).exp()
+    width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+    zero = torch.zeros_like(area)
+    theta = torch.stack([width, zero, (2 * x - 1) * (1 - width), zero, height, (2 * y - 1) * (1 - height)], 1)
+    grid = F.affine_grid(theta.view(-1, 2, 3), [len(images), 3, side, side], align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def centre(images: Tensor, side: int) -> Tensor:
+    """The middle side x side of B,3,S,S, as the data module cuts it."""
+    top, left = ((length - side + 1) // 2 for length in images.shape[-2:])
+    return images[..., top : top + side, left : left + side]
+
+
+def filenames_hash(keys: Sequence[str]) -> str:
+    """SHA-256 of image names, one a line: whether two networks were tuned on the same photos."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+# ---- training
+
+
+class ISNetwork(Classifier):
+    """Fine-tunes an Inception-v3 on all images of the data set's test classes (data.train_split=test); none held out.
+
+    The running average of the weights is what is measured and exported.
+    """
+
+    average: AveragedModel
+
+    def __init__(
+        self,
+        *,
+        arch: str = "inception_v3",
+        image_size: int = 299,
+        classes: int | None = None,
+        weights: str | None = None,
+        dropout: float = 0.2,
+        aux_weight: float = 0.4,
+        lr: float = 1e-4,
+        weight_decay: float = 4e-5,
+        crop: float = 0.7,
+        eval_crop: float = 64 / 76,
+        ema_decay: float = 0.999,
+        min_accuracy: float = 0.97,
+        min_is_test: float = 20.0,
+        is_train_between: Sequence[float] = (3.5, 8.0),
+        seed: int = 0,
+    ) -> None:
+        """image_size: what the network sees. weights: torchvision's ImageNet file; null looks for Inception's under
+        $TORCH_HOME and starts from scratch without it. aux_weight: of Inception's second head. crop: smallest share of
+        the area that a training crop keeps. eval_crop: share of the side that is measured (256 of 304).
+
+        min_accuracy, min_is_test, is_train_between: what a fit on the complete photos must reach, else it ends in a
+        UserError (a warning on partial and on drawn data). The two Inception Scores are stated for 50 classes; for K
+        they keep the same share of the most there can be in logarithms: bar ** (ln K / ln 50).
+        """
+        super().__init__(
+            arch=arch,
+            image_size=image_size,
+            optimizer="adam",
+            lr=lr,
+            head_lr_factor=1.0,
+            weight_decay=weight_decay,
+            warmup_epochs=0.0,
+            label_smoothing=0.0,
+            seed=seed,
+        )
+        self.save_hyperparameters()
+        self.weights, self.dropout, self.aux_weight = weights, dropout, aux_weight
+        self.crop, self.eval_crop, self.ema_decay = crop, eval_crop, ema_decay
+        self.min_accuracy, self.min_is_test, self.is_train_between = min_accuracy, min_is_test, tuple(is_train_between)
+        self.start, self.filenames = "", ""
+        self.class_ids: list[int] = []
+        self.found: dict[str, float] = {}
+        if classes is not None:
+            self.build(classes)
+
+    def build(self, classes: int) -> None:
+        """The network and its average; Inception with ImageNet's weights but for its heads, where there are any."""
+        self.start = "from scratch"
+        if self.arch == "inception_v3":
+            self.net = torchvision.models.inception_v3(
+                weights=None,
+                num_classes=classes,
+                aux_logits=True,
+                transform_input=False,
+                init_weights=True,
+                dropout=self.dropout,
+            )
+            path = find(self.weights, [IMAGENET_FILE])
+            self.start = f"from scratch: {IMAGENET_FILE} is not on disk" if path is None else self.read(path)
+        elif self.weights is None:
+            self.net = build(self.arch, classes)
+        else:
+            raise UserError(f"model.weights is for arch=inception_v3: leave it null with arch={self.arch}.")
+        self.average = AveragedModel(
+            self.net, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay), use_buffers=True
+        ).requires_grad_(False)
+
+    def read(self, path: Path) -> str:
+        """Takes over what a file of ImageNet's Inception holds of the trunk. -> its name and hash"""
+        content, mine = read_weights(path), self.net.state_dict()
+        state = content.get("state_dict", content)
+        fits = {k: v for k, v in state.items() if isinstance(v, Tensor) and k in mine and v.shape == mine[k].shape}
+        trunk = {k for k in mine if not k.startswith(("fc.", "AuxLogits.")) and not k.endswith("num_batches_tracked")}
+        if absent := sorted(trunk - fits.keys()):
+            raise UserError(f"{path} does not fit inception_v3, {absent[0]} is missing: give {IMAGENET_FILE}.")
+        self.net.load_state_dict(mine | fits)
+        return f"{path.name} ({file_hash(path)})"
+
+    @property
+    def data_module(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def setup(self, stage: str) -> None:
+        """Class k is the k-th test class by ascending id."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        records: Records = self.data_module.records
+        rows = self.data_module.rows(self.data_module.train_split)
+        self.held.zero_()
+        self.class_ids = [int(label) + 1 for label in np.unique(records.labels[rows])]
+        self.filenames = filenames_hash([records.keys[row] for row in rows])
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """Cross entropy, with the second head's where the architecture has one."""
+        out = self.net(random_crops(batch["image"], self.image_size, self.crop))
+        target = self.target[batch["label"]]
+        logits, aux = out if isinstance(out, tuple) else (out, None)
+        loss = F.cross_entropy(logits.float(), target)
+        if aux is not None:
+            loss = loss + self.aux_weight * F.cross_entropy(aux.float(), target)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        self.average.update_parameters(self.net)
+
+    # ---- acceptance
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self.found = self.score()
+            self.accuracy = self.found["accuracy"]
+            self.log_dict({f"val/{name}": value for name, value in self.found.items()})
+
+    def score(self) -> dict[str, float]:
+        """accuracy and IS of the centre crops of all images it was trained on, IS of as many random training images."""
+        data = self.data_module
+        rows, others = data.rows(data.train_split), data.rows("train")
+        logits, labels = self.look(rows)
+        found = {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
+        # a split of m images scores m at most: five of each class at least in one (CUB: 5.9 in each of ten)
+        splits = max(1, min(SPLITS, len(rows) // (5 * len(self.class_names))))
+        found["is_test"] = inception_score(logits, splits=splits)[0]
+        if len(others):
+            drawn = np.random.default_rng(self.seed).choice(others, min(len(rows), len(others)), replace=False)
+            logits, _ = self.look(np.sort(drawn))
+            found["is_train"] = inception_score(logits, splits=min(splits, len(logits)))[0]
+        return found
+
+    @torch.no_grad()
+    def look(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Logits N,K of the averaged network and targets N, through the same door as generated images."""
+        data, found = self.data_module, []
+        side = round(data.image_size * self.eval_crop)
+        net = self.average.module.eval()
+        for batch in data.eval_loader(rows=rows, reads=("image",)):
+            sample = data.move(batch, self.device)
+            logits = net(seen(centre(to_uint8(sample["image"]), side), self.image_size))
+            found.append((logits.cpu(), self.target[sample["label"]].cpu()))
+        logits, labels = zip(*found, strict=True)
+        return torch.cat(logits), torch.cat(labels)
+
+    def on_train_end(self) -> None:
+        """Is it a judge? (also reached when the run was stopped before the last epoch)"""
+        self.found = self.found or self.score()
+        self.accuracy = self.found["accuracy"]
+        records: Records = self.data_module.records
+        told = ", ".join(f"{name} {value:.4g}" for name, value in self.found.items())
+        faults = shortfalls(
+            self.found, len(self.class_names), self.min_accuracy, self.min_is_test, *self.is_train_between
+        )
+        if not faults:
+            log.info("the IS network of %s is accepted: %s", records.name, told)
+            return
+        verdict = f"the IS network of {records.name} is no judge yet, {' and '.join(faults)}"
+        if 0 < records.expected <= len(records) and not records.procedural:
+            raise UserError(
+                f"{verdict}: train longer from {IMAGENET_FILE}, or set model.min_accuracy, model.min_is_test or "
+                "model.is_train_between otherwise and run again."
+            )
+        log.warning("%s; going on, since the data are partial or drawn", verdict)
+
+    # ---- files
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["suite"] |= {"model": "ISNetwork", "found": self.found, "class_ids": self.class_ids}
+        checkpoint["suite"] |= {"start": self.start, "filenames": self.filenames}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        suite = checkpoint.get("suite", {})
+        if suite.get("model") != "ISNetwork":
+            found = suite.get("model", "another program")
+            raise UserError(f"this checkpoint is of {found}, not of ISNetwork: give the file of this model.")
+        if self.filenames and self.filenames != suite["filenames"]:
+            raise UserError("this checkpoint was trained on other photos: give the same data, or start a new run.")
+        super().on_load_checkpoint(checkpoint | {"suite": suite | {"model": "Classifier"}})
+        self.found, self.class_ids, self.start = suite["found"], suite["class_ids"], suite["start"]
+        self.filenames = suite["filenames"]
+
+    def export(self) -> dict[str, Any]:
+        """The artifact: plain values, and the averaged weights in torchvision's layout. `load_is_network` reads it."""
+        return {
+            "format": FORMAT,
+            "kind": "is_network",
+            "arch": self.arch,
+            "data": self.data,
+            "classes": self.class_names,
+            "class_ids": self.class_ids,
+            "image_size": self.image_size,
+            "sha256": self.filenames,
+            "start": self.start,
+            "found": self.found,
+            "state_dict": {k: v.detach().cpu().clone() for k, v in self.average.module.state_dict().items()},
+        }
+
+
+def shortfalls(
+    found: dict[str, float], classes: int, min_accuracy: float, min_is_test: float, low: float, high: float
+) -> list[str]:
+    """What keeps a network from being the judge, in words; see `ISNetwork` for how the bars follow the classes."""
+
+    def bar(score: float) -> float:
+        return score ** (math.log(classes) / math.log(CLASSES))
+
+    faults = []
+    if found["accuracy"] < min_accuracy:
+        faults.append(f"its accuracy on its own photos is {found['accuracy']:.3f}, {min_accuracy:g} is wanted")
+    if found["is_test"] < bar(min_is_test):
+        faults.append(f"their IS is {found['is_test']:.2f}, {bar(min_is_test):.3g} is wanted")
+    if "is_train" in found and not bar(low) <= found["is_train"] <= bar(high):
+        faults.append(f"the IS of other birds is {found['is_train']:.2f}, not {bar(low):.3g} to {bar(high):.3g}")
+    return faults
+
+
+# ---- serving
+
+
+class ISExtractor(Extractor):
+    """The network as the Inception Score sees through it: uint8 (`to_uint8` with rounding="floor") in, K logits out."""
+
+    def __init__(self, content: dict[str, Any], hash: str) -> None:
+        """content: what `ISNetwork.export` gives. hash: of the file it came from."""
+        with torch.device("meta"):
+            net = build(content["arch"], len(content["class_ids"]))
+        counters = {k: torch.tensor(0) for k in net.state_dict() if k.endswith("num_batches_tracked")}
+        state = {k: v for k, v in content["state_dict"].items() if not k.startswith("AuxLogits")}
+        net.load_state_dict(counters | state, assign=True)
+        body, head = body_and_head(net.float())
+        super().__init__(nn.ModuleDict({"body": body, "head": head}))
+        self.side = int(content["image_size"])
+        self.input = f"{self.side} x {self.side}, bilinear as Pillow"
+        self.name, self.hash = f"{content['arch']}-{content['data']}-test{len(content['class_ids'])}", hash
+        self.info = {k: v for k, v in content.items() if k != "state_dict"}
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.get_submodule("net.body")(seen(images, self.side))
+        return features, self.get_submodule("net.head")(features)
+
+
+def load_is_network(path: str | Path) -> ISExtractor:
+    """An export of `model=is_network`, or {state_dict, class_ids, sha256} of an Inception-v3 with torchvision's keys.
+
+    A foreign head of 51 rows is TensorFlow's: row 0 is a background class that was never used, and is dropped.
+    """
+    content = read_weights(path)
+    if content.get("kind", "is_network") != "is_network":
+        raise UserError(f"{path} holds a {content['kind']}, not an is_network: give the file that it made.")
+    if "kind" not in content:
+        content = foreign(content, path)
+    try:
+        return ISExtractor(content, file_hash(path))
+    except RuntimeError as error:  # load_state_dict, of absent and unknown keys and other shapes
+        raise UserError(
+            f"{path} is no {content['arch']} with {len(content['class_ids'])} classes: give the file that "
+            "model=is_network made."
+        ) from error
+
+
+def foreign(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """A file without the suite's facts, brought into the layout of an export."""
+    state = {str(k).removeprefix("module."): v for k, v in content.get("state_dict", content).items()}
+    state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    if "fc.weight" not in state or "fc.bias" not in state:
+        raise UserError(f"{path} holds no Inception-v3 with a head fc: give the file that model=is_network made.")
+    class_ids = [int(i) for i in content.get("class_ids", range(len(state["fc.bias"])))]
+    if len(state["fc.bias"]) == CLASSES + 1:
+        state |= {"fc.weight": state["fc.weight"][1:].clone(), "fc.bias": state["fc.bias"][1:].clone()}
+        class_ids = class_ids[-CLASSES:]
+    facts = {"arch": "inception_v3", "image_size": SIDES["inception_v3"], "data": "cub", "class_ids": class_ids}
+    told: dict[str, Any] = {"sha256": content.get("sha256"), "start": "a file of others", "found": {}}
+    return facts | told | {"state_dict": state}
