@@ -1,7 +1,9 @@
 """State dicts of files: read without unpickling an object, and loaded only into the very network they were made of."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,3 +65,22 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], tolerate: Sequence
 def some(names: Sequence[str], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu() for name, value in state.items()}
+
+
+def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Sequence[str], path: str | Path) -> None:
+    """Refuses weights made with other settings and says which words of the command would fit them.
+
+    names: of settings of the model, of `image_size`, which the data say, or in full (`loss.d.part`). Whether an average
+    is kept is compared too. A setting that `theirs` lacks is as mine: the file is from before it.
+    """
+    other = [name for name in names if mine[name] != theirs.get(name, mine[name])]
+    if (mine["ema_decay"] is None) != (theirs.get("ema_decay", mine["ema_decay"]) is None):
+        other.append("ema_decay")
+    if other:
+        rooms = {name: "" if "." in name else "data." if name == "image_size" else "model." for name in other}
+        words = [f"{rooms[name]}{name}={json.dumps(theirs[name], separators=(',', ':'))}" for name in other]
+        raise UserError(f"{path} was made with other settings than these: add {' '.join(words)} to the command.")

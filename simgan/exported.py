@@ -4,13 +4,13 @@
 weights_only=True. The discriminator is not in it: a file to serve from, not to train on with.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from common.classifier import read_weights
 from common.errors import UserError
 from common.text import Vocabulary
+from common.weights import check_settings, on_cpu
 from simgan.model import SIMGAN
 from simgan.vse import text_encoder
 
@@ -45,10 +45,6 @@ def export_editor(model: SIMGAN, data: str) -> dict[str, Any]:
     }
 
 
-def on_cpu(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.detach().cpu() for name, value in state.items()}
-
-
 def load_editor(path: str | Path) -> SIMGAN:
     """The model of an exported file, on the CPU and in eval mode; `encode` and `draw` work, its D is untrained."""
     content = read_editor(path)
@@ -74,26 +70,15 @@ def restore(model: SIMGAN, path: str | Path) -> None:
         take_editor(model, read_editor(path), path)
         return
     model.on_load_checkpoint(content)
-    check_settings(model, content["hyper_parameters"], WHOLE, path)
+    check_settings(model.hparams, content["hyper_parameters"], WHOLE, path)
     model.load_state_dict(content["state_dict"])
 
 
 def take_editor(model: SIMGAN, content: dict[str, Any], path: str | Path) -> None:
-    check_settings(model, content["config"], GENERATOR, path)
+    check_settings(model.hparams, content["config"], GENERATOR, path)
     model.generator.load_state_dict(content["G"])
     if model.ema_generator is not None:
         model.ema_generator.module.load_state_dict(content["ema"])
     encoder = text_encoder({**content["vse"], "vocabulary": content["vocab"]}, content["phi_hash"])
     model.text_encoder = encoder.to(model.device)
     model.phi = None  # a table by another encoder would not fit
-
-
-def check_settings(model: SIMGAN, theirs: dict[str, Any], names: tuple[str, ...], path: str | Path) -> None:
-    """Refuses weights of other settings and says which words of the command would fit them."""
-    mine = dict(model.hparams)
-    theirs = mine | theirs  # a file from before a setting existed has its default
-    other = [name for name in names if mine[name] != theirs[name]]
-    other += ["ema_decay"] if (mine["ema_decay"] is None) != (theirs["ema_decay"] is None) else []
-    if other:
-        words = [f"{'data' if n == 'image_size' else 'model'}.{n}={json.dumps(theirs[n])}" for n in other]
-        raise UserError(f"{path} was made with other settings than these: add {' '.join(words)} to the command.")

@@ -9,7 +9,7 @@ from old_weights import Trap
 from torch import nn
 
 from common.errors import UserError
-from common.weights import load_strict, read_state
+from common.weights import check_settings, load_strict, read_state
 
 
 def test_only_num_batches_tracked_may_be_missing() -> None:
@@ -81,3 +81,15 @@ def test_what_is_no_state_dict_is_said(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="cannot be read as weights"):
             read_state(path)
+
+
+def test_other_settings_are_told_as_words_of_the_command() -> None:
+    mine = {"image_size": 64, "ngf": 8, "levels": None, "loss.d.part": None, "ema_decay": 0.999, "lr": 1.0}
+    names = ("image_size", "ngf", "levels", "loss.d.part")
+    check_settings(mine, mine | {"ema_decay": 0.9, "lr": 2.0}, names, "a.pt")  # neither decides which weights there are
+    check_settings(mine, {"ngf": 8}, names, "a.pt")
+    theirs = {"image_size": 256, "ngf": 8, "levels": [64, 128], "loss.d.part": 1.0, "ema_decay": None}
+    with pytest.raises(UserError, match=r"a\.pt was made with other settings") as caught:
+        check_settings(mine, theirs, names, "a.pt")
+    words = "add data.image_size=256 model.levels=[64,128] loss.d.part=1.0 model.ema_decay=null to the command."
+    assert str(caught.value).endswith(words)
