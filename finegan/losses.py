@@ -4,8 +4,6 @@ B images, M conditions (as many and in the same order in a loss), L tokens, D wi
 the paper leaves open follows taoxugit/AttnGAN (AG losses.py, GlobalAttention.py). All in float32, also under autocast.
 """
 
-from typing import Literal, overload
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,37 +60,12 @@ def match(regions: Tensor, words: Tensor, pad: Tensor, gammas: tuple[float, floa
     return gammas[2] * scores
 
 
-@overload
 def word_scores(
-    regions: Tensor, words: Tensor, pad: Tensor, *, gammas: tuple[float, ...] = ..., length_norm: bool = ...
-) -> Tensor: ...
-
-
-@overload
-def word_scores(
-    regions: Tensor,
-    words: Tensor,
-    pad: Tensor,
-    *,
-    gammas: tuple[float, ...] = ...,
-    length_norm: bool = ...,
-    attention: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
-
-
-def word_scores(
-    regions: Tensor,
-    words: Tensor,
-    pad: Tensor,
-    *,
-    gammas: tuple[float, ...] = GAMMAS,
-    length_norm: bool = False,
-    attention: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    regions: Tensor, words: Tensor, pad: Tensor, *, gammas: tuple[float, ...] = GAMMAS, length_norm: bool = False
+) -> Tensor:
     """gamma_3 R_ij, R = log sum_l exp(gamma_2 cos(w_l, ctx_l)), of image i and condition j: B,M (AG words_loss).
 
-    regions: B,D,h,w, words: M,D,L, pad: M,L bool (True = padding). attention (for M = B): also alpha of each image and
-    its own condition, B,L,h,w, which sums to 1 over the regions.
+    regions: B,D,h,w, words: M,D,L, pad: M,L bool (True = padding).
     """
     with torch.autocast(regions.device.type, enabled=False):
         flat, words = regions.float().flatten(2), words.float()
@@ -102,12 +75,7 @@ def word_scores(
         for some, hidden in zip(words.split(part), pad.split(part), strict=True):
             given = (flat, some, hidden, (first, second, third), length_norm)
             found.append(match(*given) if part >= len(words) else checkpoint(match, *given, use_reentrant=False))
-        scores = torch.cat(found, 1)
-        if not attention:
-            return scores
-        pairs = zip(flat, words, pad, strict=True)
-        own = [region_attention(v[None], w[None], hidden[None], first)[0][0, 0] for v, w, hidden in pairs]
-        return scores, torch.stack(own).unflatten(2, regions.shape[2:])
+        return torch.cat(found, 1)
 
 
 def contrast(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

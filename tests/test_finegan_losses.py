@@ -185,17 +185,6 @@ def test_large_batches_go_in_parts_that_change_nothing(monkeypatch: pytest.Monke
         torch.testing.assert_close(before, after)
 
 
-def test_attention_for_figures_is_of_the_own_pairs() -> None:
-    regions, words, pad, _ = some()
-    scores, own = word_scores(regions, words, pad, attention=True)
-    assert torch.equal(scores, word_scores(regions, words, pad))
-    assert own.shape == (4, 5, 4, 4)
-    torch.testing.assert_close(own.sum((2, 3)), torch.ones(4, 5))
-    every, _ = region_attention(regions.flatten(2), words, pad, GAMMAS[0])
-    for b in range(4):
-        torch.testing.assert_close(own[b].flatten(1), every[b, b])
-
-
 def test_damsm_is_all_four_in_float32_under_autocast() -> None:
     regions, words, pad, labels = some()
     code, sent = torch.randn(4, 16), torch.randn(4, 16)
