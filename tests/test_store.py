@@ -92,6 +92,7 @@ def test_images_and_masks_are_the_resized_originals(tmp_path):
         assert min(height, width) == SIDE
         assert (height, width, 3) == want.shape
         assert np.array_equal(store.window(row, 3, 2, 16), want[3:19, 2:18])
+        assert np.array_equal(store.image(row), want)
         mask = store.mask_window(row, 0, 0, max(height, width))
         assert mask.shape == (height, width)
         assert set(np.unique(mask)) == {0, 1}

@@ -196,11 +196,14 @@ class ImageStore:
         """H, W of an image in the store."""
         return self._table[row][1:]
 
+    def image(self, row: int) -> np.ndarray:
+        """A view of the whole image, H,W,3 uint8 RGB."""
+        start, height, width = self._table[row]
+        return self._images[3 * start : 3 * (start + height * width)].reshape(height, width, 3)
+
     def window(self, row: int, top: int, left: int, size: int) -> np.ndarray:
         """A view of size,size,3 uint8 RGB."""
-        start, height, width = self._table[row]
-        image = self._images[3 * start : 3 * (start + height * width)].reshape(height, width, 3)
-        return image[top : top + size, left : left + size]
+        return self.image(row)[top : top + size, left : left + size]
 
     def mask_window(self, row: int, top: int, left: int, size: int) -> np.ndarray:
         """A view of size,size uint8 in {0, 1}: the mask under the same window of the image."""

@@ -1,0 +1,351 @@
+"""The one-off jobs `task=prepare prepare=attributes` and `prepare=matrix`: features, cleaned labels, report, sheets.
+
+N images, F feature width, A attributes, S side of what the feature network sees.
+"""
+
+import difflib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from common.classifier import ImageClassifier, load_image_encoder
+from common.data.module import ImageData
+from common.data.records import Records
+from common.errors import UserError
+from common.figures import save, sheet
+from common.runs import atomic_write
+from common.tasks import Door, load_data
+from finegan.denoise import Cleaned, fit
+
+log = logging.getLogger(__name__)
+
+Config = dict[str, Any]
+OWN = "hypotheses top folds rounds pca rule add skip seed".split()  # settings of `fit` in conf/prepare
+PUBLISHED = "about 40 %"  # wrong attribute labels by the paper's survey of a few attributes, Sec. 3.1
+ACROSS = 10  # images in a row of a contact sheet
+TILE = 128
+UNSEEN = 0.6  # rho from which an attribute is rather not seen than mostly wrong
+THRESHOLD = """What this adds to an SVM of all labels is the threshold: on planted noise its ranking is little better
+where wrong labels fall at random, and no better where they fall on look-alikes (`make bench`)."""
+
+
+def clean(cfg: Config, door: Door, path: Path) -> None:
+    """Cleans a data set's attributes: path (.npz), and beside it the report (.md) and the sheets of Fig. 4 and 9."""
+    job, data = cfg["prepare"], load_data(cfg)
+    records = data.records
+    if records.attributes is None or records.certainty is None:
+        raise UserError(f"{records.name} in {records.root} has no attributes to clean: choose data=cub.")
+    shown = check_shown(job["shown"], records)
+    encoder = load_features(job["features"])
+    features = image_features(data, encoder, path.parent)
+
+    readable = data.store.ok
+    features[~readable] = features[readable & ~records.test].mean(0)  # no image, no opinion; never in a fit
+    cleaned = run_fit(
+        cfg,
+        features,
+        records.attributes,
+        train=~records.test & readable,
+        not_visible=records.certainty == 1 if job["ignore_not_visible"] else None,
+        names=records.attribute_names,
+        keys=records.keys,
+    )
+    cleaned = replace(cleaned, params=cleaned.params | {"features": told_of(encoder)})
+    cleaned.write_cleaned(path)
+    truth, labels = read_truth(records), records.attributes != 0
+    told = summary(cleaned, labels, ~records.test, truth)
+    drawn = "DRAWN data with planted label noise, not comparable with the paper. " if records.procedural else ""
+    tables = [by_certainty(cleaned.removed, labels, records.certainty), by_group(cleaned, labels, truth)]
+    write_report(path, cleaned, f"{drawn}Features: {told_of(encoder)}", told, tables)
+    pictures = contact_sheets(data, cleaned, shown, truth, cfg["seed"], path)
+    print("\n".join([*told, f"labels    {path}", *(f"picture   {picture}" for picture in pictures)]))
+
+
+def check_shown(names: Sequence[str], records: Records) -> Sequence[str]:
+    """The attributes of the sheets, found wanting before the long work."""
+    for name in names:
+        if name not in records.attribute_names:
+            nearest = difflib.get_close_matches(name, records.attribute_names, n=1, cutoff=0)[0]
+            raise UserError(f"prepare.shown names {name}, which {records.name} does not have: did you mean {nearest}?")
+    return names
+
+
+def clean_matrix(cfg: Config, door: Door, path: Path) -> None:
+    """Cleans any binary labels by any features, given as .npy: path (.npz) and beside it the report (.md)."""
+    job = cfg["prepare"]
+    features, labels = (read_matrix(job, name) for name in ("features", "labels"))
+    train = read_matrix(job, "train").astype(bool) if job["train"] else np.ones(len(labels), bool)
+    cleaned = run_fit(cfg, features, labels, train=train)
+    cleaned.write_cleaned(path)
+    told = summary(cleaned, labels != 0, train, None)
+    write_report(path, cleaned, f"Features: {job['features']}, labels: {job['labels']}", told, [])
+    print("\n".join([*told, f"labels    {path}"]))
+
+
+def read_matrix(job: Config, name: str) -> np.ndarray:
+    """The array of a .npy file that conf/prepare/matrix.yaml asks for."""
+    if job[name] is None:
+        raise UserError(f"prepare=matrix needs a file of {name}: give prepare.{name}=FILE.npy.")
+    try:
+        return np.load(job[name], allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"prepare.{name}={job[name]} cannot be read as .npy ({error}): correct the path.") from None
+
+
+def run_fit(cfg: Config, features: np.ndarray, labels: np.ndarray, **more: Any) -> Cleaned:
+    """`denoise.fit` by the settings of conf/prepare, as many processes as data.workers says (0 = one for each core)."""
+    job = cfg["prepare"]
+    with progress("cleaning attributes", labels.shape[1]) as step:
+        return fit(
+            features,
+            labels,
+            **{name: job[name] for name in OWN},
+            jobs=cfg["data"]["workers"] or -1,
+            progress=step,
+            **more,
+        )
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Any]:
+    """A bar on a terminal, else a line in the log. Gives what to call after each piece, with a count or none."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    log.info("%s: %d", what, total)
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count=1: bar.advance(task, count)
+
+
+# ---- features
+
+
+class Colours(nn.Module):
+    """Colour histograms in the place of a network's features: for drawn birds, where no network that has seen ImageNet
+    is at hand. Roots of the shares of 6^3 colours in the image and of 4^3 in its upper, middle and lower third."""
+
+    width, hash, side = 6**3 + 3 * 4**3, "colours", 64
+
+    def features(self, images: Tensor) -> tuple[Tensor, None]:
+        """Images B,3,*,* in [-1, 1] -> B,F; the second, for a classifier's logits, is None."""
+        if images.shape[-2:] != (self.side, self.side):
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).long()
+        parts = [(pixels, 6), *((third, 4) for third in pixels.tensor_split(3, 2))]
+        return torch.cat([self.shares(part, levels) for part, levels in parts], 1).sqrt(), None
+
+    @staticmethod
+    def shares(pixels: Tensor, levels: int) -> Tensor:
+        """B,3,H,W in 0..255 -> B,levels^3 of sum 1."""
+        red, green, blue = (pixels * levels // 256).flatten(2).unbind(1)
+        code = (red * levels + green) * levels + blue
+        counts = torch.zeros(len(code), levels**3, device=code.device)
+        return counts.scatter_add_(1, code, torch.ones_like(code, dtype=counts.dtype)) / code.shape[1]
+
+
+def load_features(source: str) -> ImageClassifier | Colours:
+    """What the SVMs look through: "colours", or the file of a network (its penultimate features)."""
+    return Colours() if source == "colours" else load_image_encoder(source)
+
+
+def told_of(encoder: ImageClassifier | Colours) -> str:
+    if isinstance(encoder, Colours):
+        return "colour histograms, no network"
+    return f"{encoder.info['arch']} trained on {encoder.info['data']}, weights {encoder.hash}"
+
+
+def image_features(data: ImageData, encoder: ImageClassifier | Colours, folder: Path) -> np.ndarray:
+    """N,F float32 of the whole crops squashed to S,S (Sec. 4.4), NaN where an image cannot be read. Kept in `folder`
+    under the names of store and weights."""
+    path = folder / f"features-{data.store.folder.name}-{data.image_size}-{encoder.hash}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            part = path.with_suffix(".part.npy")
+            np.save(part, compute(data, encoder))
+            part.replace(path)
+    return np.load(path, allow_pickle=False)
+
+
+@torch.no_grad()
+def compute(data: ImageData, encoder: ImageClassifier | Colours) -> np.ndarray:
+    """N,F float32, on the GPU where there is one."""
+    found = np.full((len(data.records), encoder.width), np.nan, np.float32)
+    rows = np.flatnonzero(data.store.ok)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = encoder.to(device)
+    with progress("features of images", len(rows)) as step:
+        for start in range(0, len(rows), data.batch_size):
+            batch = rows[start : start + data.batch_size]
+            images = torch.stack([squashed(data, row) for row in batch.tolist()])
+            found[batch] = encoder.features(images.to(device))[0].cpu().numpy()
+            step(len(batch))
+    return found
+
+
+def squashed(data: ImageData, row: int) -> Tensor:
+    """The stored image whole, its aspect not kept: 3,S,S in [-1, 1]."""
+    side = (data.image_size, data.image_size)
+    return to_tensor(Image.fromarray(data.store.image(row)).resize(side, Image.Resampling.BILINEAR))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """3,H,W in [-1, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+# ---- report
+
+
+def read_truth(records: Records) -> np.ndarray | None:
+    """N,A bool: what a drawn bird has; None for real ones."""
+    for folder in (records.root, records.root.parent):
+        path = folder / "truth" / "attributes.npz"
+        if records.procedural and path.is_file():
+            with np.load(path, allow_pickle=False) as file:
+                true = file["true"]
+            return true if true.shape == (len(records), len(records.attribute_names)) else None
+    return None
+
+
+def summary(cleaned: Cleaned, labels: np.ndarray, train: np.ndarray, truth: np.ndarray | None) -> list[str]:
+    """The few sentences that matter. labels: N,A bool as given. train: N bool. truth: N,A bool where it is known."""
+    removed, skipped = cleaned.removed, cleaned.skipped
+    lines = [
+        f"Removed: {share(removed[train], labels[train])} of the positive labels of {train.sum():,} train images, "
+        f"{share(removed[~train], labels[~train])} of {(~train).sum():,} others, which no fit saw. The paper says that "
+        f"{PUBLISHED} are wrong, by a look at a few attributes.",
+        f"Left as they are: {skipped.sum()} of {len(skipped)} attributes, with too few positives or negatives or too "
+        "many positives.",
+        f"Hardly seen: {(cleaned.rho >= UNSEEN).sum()} attributes with rho >= {UNSEEN}. What the features do not show "
+        "looks like noise, so rho is rather an upper bound.",
+    ]
+    if truth is not None:
+        kept = cleaned.present != 0
+        parts = [(kind, part) for kind, part in (("train", train), ("others", ~train)) if part.any()]
+        rows = [f"{kind}: {right(labels[part], kept[part], truth[part])}" for kind, part in parts]
+        lines.append(f"Known truth, before -> after; {'; '.join(rows)}.")
+    return lines
+
+
+def write_report(path: Path, cleaned: Cleaned, head: str, told: list[str], tables: list[list[str]]) -> None:
+    """<stem>.md beside path."""
+    settings = ", ".join(f"{name} {value}" for name, value in cleaned.params.items())
+    lines = [
+        "# Cleaned attributes",
+        "",
+        f"{head}; feature matrix {cleaned.feature_hash}.",
+        "",
+        f"Settings: {settings}.",
+    ]
+    for line in [*told, THRESHOLD, *("\n".join(table) for table in tables)]:
+        lines += ["", line]
+    atomic_write(path.with_suffix(".md"), "\n".join(lines) + "\n")
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> str:
+    return f"{100 * part.sum() / whole.sum():.1f} %" if whole.any() else "none"
+
+
+def right(labels: np.ndarray, kept: np.ndarray, truth: np.ndarray) -> str:
+    """Precision and recall of the positives, before and after."""
+
+    def pair(chosen: np.ndarray) -> tuple[float, float]:
+        hits = (chosen & truth).sum()
+        return hits / max(1, chosen.sum()), hits / max(1, truth.sum())
+
+    (p, r), (p2, r2) = pair(labels), pair(kept)
+    return f"precision {p:.3f} -> {p2:.3f}, recall {r:.3f} -> {r2:.3f}"
+
+
+def by_certainty(removed: np.ndarray, labels: np.ndarray, certainty: np.ndarray) -> list[str]:
+    """How sure the annotators were of what is removed. certainty: N,A in 1..4."""
+    lines = ["| certainty | labels | positive | removed of the positive |", "|---|---:|---:|---:|"]
+    for value, name in enumerate(("not visible", "guessing", "probably", "definitely"), 1):
+        at = certainty == value
+        cells = (name, f"{at.sum():,}", share(labels & at, at), share(removed & at, labels & at))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def by_group(cleaned: Cleaned, labels: np.ndarray, truth: np.ndarray | None) -> list[str]:
+    """A line for each group of attributes ("has_wing_color::red" is of "wing_color")."""
+    heads = ["group", "attributes", "cleaned", "labelled", "removed", "mean rho"]
+    heads += ["known truth"] if truth is not None else []
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    group = np.array([name.partition("::")[0].removeprefix("has_") for name in cleaned.names])
+    for name in dict.fromkeys(group.tolist()):
+        own = group == name
+        tried, mine = own & ~cleaned.skipped, labels[:, own]
+        cells = [name, f"{own.sum()}", f"{tried.sum()}", f"{mine.sum():,}", share(cleaned.removed[:, own], mine)]
+        cells += [f"{cleaned.rho[tried].mean():.2f}" if tried.any() else ""]
+        cells += [right(mine, cleaned.present[:, own] != 0, truth[:, own])] if truth is not None else []
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+# ---- Fig. 4 and 9
+
+
+def contact_sheets(
+    data: ImageData, cleaned: Cleaned, shown: Sequence[str], truth: np.ndarray | None, seed: int, path: Path
+) -> list[Path]:
+    """Fig. 4: random images of a raw attribute, a row each. Fig. 9: the same, with a cross over those removed."""
+    labels = data.records.attributes
+    assert labels is not None
+    tiles: list[list[tuple[int, int]]] = []
+    for name in shown:
+        a = cleaned.names.index(name)
+        rows = np.flatnonzero((labels[:, a] != 0) & data.store.ok)
+        rng = np.random.default_rng([seed, a])
+        tiles.append([(row, a) for row in rng.permutation(rows)[:ACROSS].tolist()])
+    blank = torch.ones(3, TILE, TILE)
+
+    def drawn(crossed: bool) -> dict[str, list[Tensor]]:
+        return {
+            str(k + 1): [tile(data, *row[k], crossed, cleaned) if k < len(row) else blank for row in tiles]
+            for k in range(ACROSS)
+        }
+
+    def said(row: int, a: int) -> str:
+        words = ["removed" if cleaned.removed[row, a] else "kept"]
+        words += [] if truth is None else ["right label" if truth[row, a] else "wrong label"]
+        return ", ".join(words)
+
+    below = [[said(*at) for at in row] + [""] * (ACROSS - len(row)) for row in tiles]
+    above = [f"{name}: rho {cleaned.rho[cleaned.names.index(name)]:.2f}" for name in shown]
+    facts: Config = {"attributes": list(shown), "seed": seed, "labels": path.name}
+    facts["images"] = [[data.records.keys[row] for row, _ in each] for each in tiles]
+    return [
+        save(sheet(drawn(False), list(shown)), path.with_name(f"{path.stem}_fig4.png"), facts),
+        save(
+            sheet(drawn(True), above, below),
+            path.with_name(f"{path.stem}_fig9.png"),
+            facts | {"removed": [[bool(cleaned.removed[at]) for at in each] for each in tiles]},
+        ),
+    ]
+
+
+def tile(data: ImageData, row: int, a: int, crossed: bool, cleaned: Cleaned) -> Tensor:
+    """The middle of a stored image, 3,TILE,TILE in [-1, 1], with a red cross where asked and removed."""
+    whole = Image.fromarray(data.store.image(row))
+    side, (width, height) = min(whole.size), whole.size
+    left, top = (width - side) // 2, (height - side) // 2
+    image = whole.crop((left, top, left + side, top + side)).resize((TILE, TILE), Image.Resampling.BILINEAR)
+    if crossed and cleaned.removed[row, a]:
+        pen = ImageDraw.Draw(image)
+        for line in ((8, 8, TILE - 8, TILE - 8), (8, TILE - 8, TILE - 8, 8)):
+            pen.line(line, fill=(220, 0, 0), width=5)
+    return to_tensor(image)
