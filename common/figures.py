@@ -23,6 +23,7 @@ Config = dict[str, Any]
 Columns = dict[str, Tensor]
 GAP = 4
 INK = (40, 40, 90)
+FONT = ImageFont.load_default(12)
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -44,7 +45,6 @@ def sheet(
     """
     headings = list(columns)
     rows = len(columns[headings[0]])
-    font = ImageFont.load_default(12)
     width = len(headings) * (side + GAP) + GAP
     texts = [wrapped(s, width) or [""] for s in sentences] or [[] for _ in range(rows)]
     under = [[wrapped(words, side) for words in row] for row in below] or [[] for _ in range(rows)]
@@ -53,11 +53,11 @@ def sheet(
     canvas = Image.new("RGB", (width, 20 + sum(heights)), "white")
     pen = ImageDraw.Draw(canvas)
     for column, heading in enumerate(headings):
-        pen.text((GAP + column * (side + GAP), 3), heading, fill="black", font=font)
+        pen.text((GAP + column * (side + GAP), 3), heading, fill="black", font=FONT)
     top = 20
     for row in range(rows):
         for number, line in enumerate(texts[row]):
-            pen.text((GAP, top + number * 15), line, fill=INK, font=font)
+            pen.text((GAP, top + number * 15), line, fill=INK, font=FONT)
         first = top + len(texts[row]) * 15 + GAP
         for column, heading in enumerate(headings):
             left = GAP + column * (side + GAP)
@@ -65,14 +65,15 @@ def sheet(
             how = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.BILINEAR
             canvas.paste(picture.resize((side, side), how), (left, first))
             for number, line in enumerate(under[row][column] if under[row] else []):
-                pen.text((left, first + side + number * 15), line, fill=INK, font=font)
+                pen.text((left, first + side + number * 15), line, fill=INK, font=FONT)
         top += heights[row]
     return canvas
 
 
 def wrapped(words: str, width: int) -> list[str]:
-    """Words in lines of about `width` pixels of the sheet's letters."""
-    return textwrap.wrap(words, max(int(width / 6.2), 10))
+    """Words in lines of at most `width` pixels or so."""
+    letters = max(FONT.getlength(words) / max(len(words), 1), 1)
+    return textwrap.wrap(words, max(int(0.95 * width / letters), 10))
 
 
 def save(picture: Image.Image, path: Path, facts: Mapping[str, Any]) -> Path:
@@ -154,7 +155,7 @@ def write(
     """The sheet, its images at their own size within 128 to 256 pixels, and the JSON that says how it was made."""
     checkpoint = str(cfg["checkpoint"] or RunFolder(folder.parent).last)
     facts = {"task": cfg["task"], "checkpoint": checkpoint, "seed": cfg["seed"], "columns": list(columns)} | facts
-    size = next(iter(columns.values()))[0].shape[-1]
+    size = max(column[0].shape[-1] for column in columns.values())
     return save(sheet(columns, above, below, side=min(max(size, 128), 256)), path, facts)
 
 
