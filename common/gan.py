@@ -138,13 +138,21 @@ class GANModule(LightningModule):
             costs = [(x.float() * leaf.grad).sum() for x, leaf in through if leaf.grad is not None]
             self.manual_backward(torch.stack(costs).sum())
         if last:
-            limit = self.clip[side]
-            if limit is not None:
-                self.clip_gradients(opt, gradient_clip_val=limit, gradient_clip_algorithm="norm")  # type: ignore[arg-type]
-            opt.step()
-            if side == "g" and self.ema_generator is not None:
-                self.ema_generator.update_parameters(self.generator)
-        self.pending |= {f"train/{side}/{name}": term for name, term in seen.items()}
+            self.move(opt, side)
+        self.note(seen, total, side)
+
+    def move(self, opt: LightningOptimizer, side: str) -> None:
+        """Clips the gradients that are there and steps; the average follows the generator's side."""
+        limit = self.clip[side]
+        if limit is not None:
+            self.clip_gradients(opt, gradient_clip_val=limit, gradient_clip_algorithm="norm")  # type: ignore[arg-type]
+        opt.step()
+        if side == "g" and self.ema_generator is not None:
+            self.ema_generator.update_parameters(self.generator)
+
+    def note(self, terms: Mapping[str, Tensor], total: Tensor, side: str) -> None:
+        """Remembers the terms and their weighted sum for the log, and whether it is finite."""
+        self.pending |= {f"train/{side}/{name}": term.detach() for name, term in terms.items()}
         self.pending[f"train/loss_{side}"] = total
         finite = torch.isfinite(total)
         self.sound = finite if self.sound is None else self.sound & finite

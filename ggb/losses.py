@@ -13,7 +13,7 @@ def reconstruction(image: Tensor, target: Tensor) -> Tensor:
 
 
 def body_reconstruction(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """|y - x-hat| M, the second part of PG2's pose mask loss (Ma et al. 2017, Eq. 2).
+    """|y - x-hat| M, the second part of PG2's pose mask loss (Ma et al. 2017, Sec. 3.1).
 
     mask: B,1,S,S in {0, 1}, 1 on the body. A mean over all pixels, as in PG2's code, also where M is 0.
     """

@@ -292,13 +292,22 @@ class GuidingBlocks(nn.ModuleDict):
     """A block for each level: 16,190,022 parameters for three (Sec. 2.2). Used in training only."""
 
     def __init__(
-        self, *, image_size: int = 256, levels: Sequence[int] = LEVELS, downsize: str = "area", **options: object
+        self,
+        *,
+        image_size: int = 256,
+        levels: Sequence[int] = LEVELS,
+        ndf: int = 64,
+        rapd: bool = True,
+        nvtd: bool = True,
+        norm: str = "batch",
+        e_trainable: bool = True,
+        downsize: str = "area",
     ) -> None:
-        """options: of each GuidingBlock but its side."""
-        levels = known_levels(levels)
-        sides = {n: image_size // 2 ** (TOP - n) for n in levels}
-        super().__init__({str(n): GuidingBlock(side=side, **options) for n, side in sides.items()})  # type: ignore[arg-type]
-        self.levels, self.downsize = levels, downsize
+        super().__init__()
+        self.levels, self.downsize = known_levels(levels), downsize
+        for n in self.levels:
+            side = image_size // 2 ** (TOP - n)
+            self[str(n)] = GuidingBlock(side=side, ndf=ndf, rapd=rapd, nvtd=nvtd, norm=norm, e_trainable=e_trainable)
 
     def forward(self, x: Tensor, y: Tensor | None, *lower: Tensor) -> tuple[Judged, ...]:
         """x, y: B,3,S,S; lower: x-hat^n of each level -> what each block says, in their order."""

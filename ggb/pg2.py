@@ -1,16 +1,24 @@
-"""PG2's networks, the first baseline of Table 1: pose guided person image generation (Ma et al., NIPS 2017).
+"""PG2, the first baseline of Table 1: pose guided person image generation (Ma et al., NIPS 2017).
 
-Sizes and quirks are those of the authors' 256 px code (charliememory/Pose-Guided-Person-Image-Generation); B batch, S
-side of the image. No norms but in D, ReLU after each convolution but the last, linear output.
+Sizes, weights and quirks are those of the authors' 256 px code (charliememory/Pose-Guided-Person-Image-Generation). No
+norms but in D, ReLU after each convolution but the last, linear output. B batch, S side of the image.
 """
 
+from collections.abc import Sequence
 from math import log2, sqrt
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
+from common.data.poses import pose_mask
+from common.data.records import Sample
 from common.errors import UserError
+from common.losses import ADVERSARIAL
+from ggb.losses import body_reconstruction, reconstruction
+from ggb.serving import PoseGAN
 
 GRID = 8  # side of stage 1's smallest map
 DETAIL_LEVELS = 4  # of stage 2
@@ -171,3 +179,121 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.score(self.trunk(images).flatten(1)).flatten()
+
+
+class PG2(PoseGAN):
+    """Two stages, one after the other: G1 for `stage1_steps` updates, then G2 and D in turn with G1 as it is.
+
+    One Adam holds both stages' weights: those without a gradient stay, and a step is an update of either.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+
+    # where each term of conf/loss/pg2.yaml comes from; `task=describe` prints it
+    SOURCES: ClassVar[dict[str, str]] = {
+        "stage1.rec": "PG2, Sec. 3.1, |x-hat_1 - y|",
+        "stage1.body": "PG2, Sec. 3.1, |x-hat_1 - y| M",
+        "d.real": "PG2, Sec. 3.2, BCE(D(y), 1)",
+        "d.fake": "PG2's code, BCE(D([x-hat_2; x]), 0): the source photo is a second kind of fake",
+        "g.adversarial": "PG2, Sec. 3.2, BCE(D(x-hat_2), 1)",
+        "g.rec": "PG2, Sec. 3.2, |x-hat_2 - y|",
+        "g.body": "PG2, Sec. 3.2, |x-hat_2 - y| M",
+    }
+    KIND = "pg2"
+    SERVED = ("image_size", "width", "code_dim", "tf_padding", "pose_map", "pose_radius", "pose_sigma")
+    TRAINED = ("ndf",)
+    CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {"lr_decay": ("none", "linear")}
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        loss: dict[str, dict[str, float | None]],
+        stage1_steps: int = 22_000,
+        width: int = 128,
+        code_dim: int = 64,
+        ndf: int = 64,
+        tf_padding: bool = False,
+        pose_map: str = "disk",
+        pose_radius: float = 4.0,
+        pose_sigma: float = 6.0,
+        lr: float = 2e-5,
+        betas: list[float] | None = None,
+        lr_decay: str = "none",
+        fused: bool = True,
+        ema_decay: float | None = None,
+        accumulate: int = 1,
+        clip_g: float | None = None,
+        clip_d: float | None = None,
+        grad_norm_every: int = 500,
+    ) -> None:
+        """Plain values only; conf/model/pg2.yaml says where each comes from.
+
+        tf_padding: for weights of the authors' TensorFlow code. pose_radius: of the disks, and of the limbs in M.
+        """
+        super().__init__(
+            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
+        )
+        self.save_hyperparameters()
+        self.settle()
+        self.loss, self.stage1_steps, self.pose_radius = loss, stage1_steps, pose_radius
+        self.lr, self.betas, self.lr_decay, self.fused = lr, betas or [0.5, 0.999], lr_decay, fused
+        self.real, self.fake = ADVERSARIAL["bce"]
+        self.generator = Generator(
+            image_size=image_size,
+            pose_channels=self.pose_channels,
+            width=width,
+            code_dim=code_dim,
+            tf_padding=tf_padding,
+        )
+        self.discriminator = Discriminator(image_size=image_size, ndf=ndf, tf_padding=tf_padding)
+        self.average_generator()
+
+    def examples(self) -> dict[str, tuple[Tensor, ...]]:
+        """Inputs of each network for `task=describe`, on the device in force."""
+        x = torch.empty(2, 3, self.image_size, self.image_size)
+        return {"generator": (x, x[:, :1].expand(-1, self.pose_channels, -1, -1)), "discriminator": (x,)}
+
+    def names_of_drawn(self) -> list[str]:
+        return ["x-hat_1"]
+
+    def training_step(self, batch: Sample, batch_idx: int) -> None:
+        opt_g, opt_d = self.opts()
+        x, y = batch["image"], batch["target"]
+        c, mask = (
+            self.pose(batch["target_joints"]),
+            pose_mask(batch["target_joints"], self.image_size, radius=self.pose_radius),
+        )
+        if self.trainer.global_step < self.stage1_steps:
+            with self.toggled_optimizer(opt_g):
+                terms = self.distances(self.generator.stage1(x, c), y, mask)
+                self.descend(opt_g, terms, self.loss["stage1"], "g", batch_idx)
+            return
+        with torch.no_grad():
+            coarse = self.generator.stage1(x, c)
+        fine = coarse + self.generator.stage2(coarse, x)  # once: both updates read it
+        with self.toggled_optimizer(opt_d):
+            terms = self.d_terms(x, y, fine.detach())
+            self.descend(opt_d, terms, self.loss["d"], "d", batch_idx)
+        with self.toggled_optimizer(opt_g):
+            terms = self.g_terms(x, y, mask, fine)
+            self.gradient_norms(terms, self.generator.stage2.parameters(), "g")
+            self.descend(opt_g, terms, self.loss["g"], "g", batch_idx)
+
+    def distances(self, image: Tensor, y: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """PG2, Sec. 3.1, the pose mask loss: the whole photo, and the body once more."""
+        return {"rec": reconstruction(image, y), "body": body_reconstruction(image, y, mask)}
+
+    def d_terms(self, x: Tensor, y: Tensor, fine: Tensor) -> dict[str, Tensor]:
+        """PG2, Sec. 3.2, with the source photo as a fake too. fine: detached."""
+        real, *fakes = self.discriminator(torch.cat([y, fine, x])).chunk(3)
+        return {"real": self.real(real), "fake": self.fake(torch.cat(fakes))}
+
+    def g_terms(self, x: Tensor, y: Tensor, mask: Tensor, fine: Tensor) -> dict[str, Tensor]:
+        """PG2, Sec. 3.2. D reads the batch that it read in its own descent, for its statistics."""
+        _, told, _ = self.discriminator(torch.cat([y, fine, x])).chunk(3)
+        return {"adversarial": self.real(told)} | self.distances(fine, y, mask)
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
+        return self.adam(list(self.generator.parameters()), list(self.discriminator.parameters()))

@@ -1,0 +1,293 @@
+"""GGB's training: Eq. 1 to 9 and the three updates of a step, in the paper's own terms (Sec. 2).
+
+B batch, S side of the image. x source photo, y target photo, c pose label map, x-hat^n the image of decoder level n.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from common.data.records import Sample
+from common.errors import UserError
+from common.losses import ADVERSARIAL, weighted
+from ggb.losses import reconstruction
+from ggb.networks import NORMS, Discriminator, Generator, GuidingBlocks, downsized, known_levels
+from ggb.serving import PoseGAN
+
+Weights = dict[str, dict[str, float | None]]
+
+
+class GGB(PoseGAN):
+    """A U-Net GAN with a guiding block at each of some decoder levels (Park, Kim and Ro, ICIP 2019).
+
+    Without levels it is the plain U-Net of Table 2's first row: no heads, and Eq. 1, 2 and 4 alone.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+
+    # where each term of conf/loss/ggb.yaml comes from; `task=describe` prints it
+    SOURCES: ClassVar[dict[str, str]] = {
+        "d.image": "Eq. 1, -log D(y) - log(1 - D(x-hat))",
+        "d.rapd": "Eq. 5 summed over levels, RAPD on f_y against f_x-hat",
+        "d.nvtd": "Eq. 6 summed over levels, NVTD on f_y - f_x against f_x-hat - f_x",
+        "g.adversarial": "Eq. 2, -log D(x-hat)",
+        "g.rec": "Eq. 3 at level 7, |y - x-hat|",
+        "ggb.rec": "Eq. 3 summed over levels, |y^n - x-hat^n|",
+        "ggb.rapd": "Eq. 7 summed over levels, -log D_a(f_x-hat)",
+        "ggb.nvtd": "Eq. 8 summed over levels, -log D_v(f_x-hat - f_x)",
+    }
+    KIND = "ggb"
+    SERVED = ("image_size", "levels", "ngf", "norm", "pose_map", "pose_radius", "pose_sigma")
+    TRAINED = ("use_rapd", "use_nvtd", "multirec", "ndf", "d_norm", "d_cond", "d_head")
+    HEADS = "to_rgb"
+    CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
+        "adversarial": tuple(ADVERSARIAL),
+        "norm": NORMS,
+        "d_norm": NORMS,
+        "d_cond": ("none", "c", "xc"),
+        "d_head": ("patch", "linear"),
+        "downsize": ("area", "bilinear_aa"),
+        "g_update": ("sequential", "stale", "joint"),
+        "lr_decay": ("none", "linear"),
+    }
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        loss: Weights,
+        levels: list[int] | None = None,
+        use_rapd: bool = True,
+        use_nvtd: bool = True,
+        multirec: bool = False,
+        g_update: str = "sequential",
+        ngf: int = 64,
+        ndf: int = 64,
+        norm: str = "batch",
+        d_norm: str = "batch",
+        dropout: float = 0.0,
+        d_cond: str = "none",
+        d_head: str = "patch",
+        e_trainable: bool = True,
+        downsize: str = "area",
+        adversarial: str = "bce",
+        pose_map: str = "disk",
+        pose_radius: float = 4.0,
+        pose_sigma: float = 6.0,
+        lr: float = 2e-4,
+        betas: list[float] | None = None,
+        lr_decay: str = "none",
+        fused: bool = True,
+        ema_decay: float | None = None,
+        accumulate: int = 1,
+        clip_g: float | None = None,
+        clip_d: float | None = None,
+        grad_norm_every: int = 500,
+    ) -> None:
+        """Plain values only; conf/model/ggb.yaml says where each comes from.
+
+        levels: those with a head, Eq. 3 and a guiding block; null = 4, 5, 6, [] = the plain U-Net. A critic that is
+        switched off, or whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics.
+        g_update: sequential, the paper's order, draws again between G's two updates; stale takes both gradients from
+        the first graph; joint has one Adam for the sum of Eq. 4 and 9.
+        """
+        super().__init__(
+            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
+        )
+        self.save_hyperparameters()
+        self.settle()
+        self.levels = known_levels((4, 5, 6) if levels is None else levels)
+        self.hparams["levels"] = list(self.levels)  # one spelling, for files are compared by it
+        self.g_update = g_update if self.levels else "joint"  # without Eq. 9 there is one update anyway
+        if accumulate > 1 and self.g_update != "joint":
+            raise UserError(
+                f"model.accumulate={accumulate}: two updates of the same weights cannot share their gradients, set "
+                "model.g_update=joint."
+            )
+        self.clip["ggb"] = clip_g
+        self.lr, self.betas, self.lr_decay, self.fused = lr, betas or [0.5, 0.999], lr_decay, fused
+        self.downsize, self.d_cond = downsize, d_cond
+        self.real, self.fake = ADVERSARIAL[adversarial]
+
+        critics = {"rapd": use_rapd, "nvtd": use_nvtd}
+        for name in critics:
+            weights = (loss["d"].get(name), loss.get("ggb", {}).get(name))
+            critics[name] &= bool(self.levels) and not multirec and None not in weights
+        self.loss = active(loss, critics, levels=bool(self.levels), joint=self.g_update == "joint")
+
+        self.generator = Generator(
+            image_size=image_size,
+            pose_channels=self.pose_channels,
+            ngf=ngf,
+            levels=self.levels,
+            norm=norm,
+            dropout=dropout,
+        )
+        self.discriminator = Discriminator(
+            image_size=image_size,
+            ndf=ndf,
+            norm=d_norm,
+            condition_channels={"none": 0, "c": self.pose_channels, "xc": 3 + self.pose_channels}[d_cond],
+            head=d_head,
+        )
+        self.discriminator_ggb: GuidingBlocks | None = None
+        if any(critics.values()):
+            self.discriminator_ggb = GuidingBlocks(
+                image_size=image_size,
+                levels=self.levels,
+                ndf=ndf,
+                rapd=critics["rapd"],
+                nvtd=critics["nvtd"],
+                norm=d_norm,
+                e_trainable=e_trainable,
+                downsize=downsize,
+            )
+        self.average_generator()
+
+    def examples(self) -> dict[str, tuple[Tensor, ...]]:
+        """Inputs of each network for `task=describe`, on the device in force."""
+        size = self.image_size
+        x, c = torch.empty(2, 3, size, size), torch.empty(2, self.pose_channels, size, size)
+        lower = downsized(x, self.levels)
+        judged = {"none": (x,), "c": (x, c), "xc": (x, torch.cat([x, c], 1))}[self.d_cond]
+        return {"generator": (x, c), "discriminator": judged, "discriminator_ggb": (x, x, *lower)}
+
+    def names_of_drawn(self) -> list[str]:
+        return [f"x-hat^{n}" for n in self.generator.to_rgb]
+
+    # ---- one training step (Sec. 2.3): D and the blocks, then G by Eq. 9, then G by Eq. 4
+
+    def training_step(self, batch: Sample, batch_idx: int) -> None:
+        opt_g, *between, opt_d = self.opts()
+        x, y = batch["image"], batch["target"]
+        c = self.pose(batch["target_joints"])
+        *lower, image = self.generator(x, c)  # once: the critics and the first update of G read it
+
+        with self.toggled_optimizer(
+            opt_d
+        ):  # Eq. 1, 5, 6 have no weight in common, so one update is the paper's several
+            terms = self.d_terms(x, y, c, image.detach(), [small.detach() for small in lower])
+            self.descend(opt_d, terms, self.loss["d"], "d", batch_idx)
+
+        if self.g_update == "stale":
+            self.descend_stale(opt_g, between[0], x, y, c, image, lower, batch_idx)
+            return
+        if self.g_update == "sequential":
+            with self.toggled_optimizer(between[0]):
+                terms = self.ggb_terms(x, y, lower)
+                self.gradient_norms(terms, self.shared(), "ggb")
+                self.descend(between[0], terms, self.loss["ggb"], "ggb", batch_idx)
+            image = self.generator(x, c, heads=False)[-1]  # again, for the weights have moved
+        with self.toggled_optimizer(opt_g):
+            terms = self.g_terms(x, y, c, image)
+            if self.levels and self.g_update == "joint":
+                terms |= {f"ggb_{name}": term for name, term in self.ggb_terms(x, y, lower).items()}
+            self.gradient_norms(terms, self.shared(), "g")
+            self.descend(opt_g, terms, self.loss["g"], "g", batch_idx)
+
+    def descend_stale(
+        self,
+        opt_g: LightningOptimizer,
+        opt_low: LightningOptimizer,
+        x: Tensor,
+        y: Tensor,
+        c: Tensor,
+        image: Tensor,
+        lower: Sequence[Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Eq. 4's gradient is kept while Eq. 9's descends, then steps: both are of the weights before either."""
+        with self.toggled_optimizer(opt_g):
+            opt_g.zero_grad(set_to_none=True)
+            terms = self.g_terms(x, y, c, image)
+            total = weighted(terms, self.loss["g"])
+            self.manual_backward(total, retain_graph=True)
+            kept = [(p, p.grad) for group in opt_g.param_groups for p in group["params"]]
+        with self.toggled_optimizer(opt_low):
+            self.descend(opt_low, self.ggb_terms(x, y, lower), self.loss["ggb"], "ggb", batch_idx)
+        with self.toggled_optimizer(opt_g):
+            for p, grad in kept:
+                p.grad = grad
+            self.move(opt_g, "g")
+        self.note(terms, total.detach(), "g")
+
+    def judge(self, image: Tensor, x: Tensor, c: Tensor) -> Tensor:
+        """D of an image; Eq. 1 has no condition, `d_cond` lays c or x and c behind it."""
+        condition = {"none": None, "c": c, "xc": torch.cat([x, c], 1)}[self.d_cond]
+        return self.discriminator(image, condition)
+
+    def d_terms(self, x: Tensor, y: Tensor, c: Tensor, image: Tensor, lower: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Eq. 1, 5 and 6, without the customary 1/2. image, lower: detached. Real and fake are never one BN batch."""
+        pairs = {"image": [(self.judge(y, x, c), self.judge(image, x, c))], "rapd": [], "nvtd": []}
+        if self.discriminator_ggb is not None:
+            for judged in self.discriminator_ggb(x, y, *lower):
+                pairs["rapd"] += [judged.appearance] if judged.appearance else []
+                pairs["nvtd"] += [judged.variation] if judged.variation else []
+        terms = {}
+        for name, of_levels in pairs.items():
+            costs = [self.real(real) + self.fake(fake) for real, fake in of_levels]
+            if costs:
+                terms[name] = torch.stack(costs).sum()
+            for level, cost, (real, fake) in zip(
+                self.levels if name != "image" else (7,), costs, of_levels, strict=False
+            ):
+                self.pending[f"train/d_{name}/{level}"] = cost.detach()
+                right = (real > 0).float().mean() + (fake < 0).float().mean()
+                self.pending[f"train/accuracy_{name}/{level}"] = right.detach() / 2
+        return terms
+
+    def g_terms(self, x: Tensor, y: Tensor, c: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """Eq. 4: Eq. 2 and Eq. 3 at level 7."""
+        return {"adversarial": self.real(self.judge(image, x, c)), "rec": reconstruction(image, y)}
+
+    def ggb_terms(self, x: Tensor, y: Tensor, lower: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Eq. 9: Eq. 3, 7 and 8, each summed over the levels. The blocks are those after their update, and frozen."""
+        targets = downsized(y, self.levels, self.downsize)
+        costs = {"rec": [reconstruction(small, target) for small, target in zip(lower, targets, strict=True)]}
+        if self.discriminator_ggb is not None:
+            told = self.discriminator_ggb(x, None, *lower)
+            costs["rapd"] = [self.real(fake) for judged in told for fake in judged.appearance]
+            costs["nvtd"] = [self.real(fake) for judged in told for fake in judged.variation]
+        for name, values in costs.items():
+            self.pending |= {f"train/{name}/{n}": v.detach() for n, v in zip(self.levels, values, strict=False)}
+        known = self.loss["ggb"]
+        return {name: torch.stack(values).sum() for name, values in costs.items() if known[name] is not None}
+
+    # ---- whose weights are whose
+
+    def shared(self) -> list[nn.Parameter]:
+        """What both updates of G move: e1 to e7 and d1 to d6."""
+        last = list(self.generator.dec)[-1]
+        dec = [p for n, up in self.generator.dec.items() if n != last for p in up.parameters()]
+        return [*self.generator.enc.parameters(), *dec]
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
+        """Adam for G by Eq. 4 (all but the heads), for G by Eq. 9 (all but d7), and for D with all blocks.
+
+        Two for G, so that the moments of two objectives of such different scale do not mix (not in the paper).
+        """
+        judges = [
+            p for net in (self.discriminator, self.discriminator_ggb) if net is not None for p in net.parameters()
+        ]
+        if self.g_update == "joint":
+            return self.adam(list(self.generator.parameters()), judges)
+        *_, top = self.generator.dec.values()
+        shared, heads = self.shared(), list(self.generator.to_rgb.parameters())
+        return self.adam([*shared, *top.parameters()], [*shared, *heads], judges)
+
+
+def active(loss: Weights, critics: dict[str, bool], *, levels: bool, joint: bool) -> Weights:
+    """The weights of the terms that a model has: null where a critic or all levels are absent. With one update for all
+    of G, Eq. 9's stand beside Eq. 4's as ggb_*."""
+    absent = {name for name, there in critics.items() if not there}
+    found = {side: {k: None if k in absent else w for k, w in weights.items()} for side, weights in loss.items()}
+    guided = found.get("ggb", {}) if levels else {}
+    found["ggb"] = guided
+    if joint:
+        found["g"] = found["g"] | {f"ggb_{name}": weight for name, weight in guided.items()}
+    return found

@@ -1,0 +1,154 @@
+"""What GGB, the U-Net and PG2 share around their training: photos and poses in, people out, files.
+
+B batch, S side of the image. x source photo, y target photo of the same person, c the pose label map of the target,
+x-hat the drawn image.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from common.classifier import read_weights
+from common.data.poses import CHANNELS, pose_maps
+from common.data.records import Records, Sample
+from common.errors import UserError
+from common.gan import GANModule
+from common.weights import check_fit, check_settings, on_cpu
+
+FORMAT = 1
+
+
+class PoseGAN(GANModule):
+    """A generator of (x, c) -> images, of which the last is x-hat. The settings are those of its subclasses."""
+
+    KIND: ClassVar[str]  # of exported files
+    SERVED: ClassVar[tuple[str, ...]]  # settings that decide which weights G has, or what it is fed
+    TRAINED: ClassVar[tuple[str, ...]]  # and those that decide which others there are
+    HEADS: ClassVar[str] = ""  # the part of G that x-hat does not need
+    CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS)}
+
+    lr: float
+    betas: list[float]
+    lr_decay: str
+    fused: bool
+
+    def settle(self) -> None:
+        """Call after `save_hyperparameters`: checks choices and keeps what is served by."""
+        for name, known in self.CHOICES.items():
+            if (value := self.hparams[name]) not in known:
+                raise UserError(f"model.{name}={value} is not known: choose one of {', '.join(known)}.")
+        self.image_size: int = self.hparams["image_size"]
+        self.data_name = ""
+
+    @property
+    def pose_channels(self) -> int:
+        return CHANNELS[self.hparams["pose_map"]]
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.data_name = self.trainer.datamodule.name  # type: ignore[attr-defined]
+
+    def pose(self, joints: Tensor) -> Tensor:
+        """c: joints B,18,2 in pixels of an image of side S -> B,C,S,S, drawn on their device."""
+        how = self.hparams
+        radius, sigma = how["pose_radius"], how["pose_sigma"]
+        return pose_maps(joints, self.image_size, kind=how["pose_map"], radius=radius, sigma=sigma)
+
+    def adam(self, *sides: Sequence[torch.nn.Parameter]) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
+        """An Adam for each set of parameters. lr_decay=linear: the rate falls to 0 from half of the epochs on."""
+        betas = (float(self.betas[0]), float(self.betas[1]))
+        optimizers: list[torch.optim.Optimizer] = []
+        for side in sides:
+            moving = [p for p in side if p.requires_grad]
+            optimizers.append(torch.optim.Adam(moving, lr=self.lr, betas=betas, fused=self.fused))
+        if self.lr_decay == "none":
+            return optimizers, []
+        epochs = self.trainer.max_epochs or 1
+        return optimizers, [LambdaLR(opt, lambda epoch: min(1.0, 2 - 2 * epoch / epochs)) for opt in optimizers]
+
+    # ---- serving
+
+    @torch.no_grad()
+    def drawn(self, x: Tensor, joints: Tensor) -> tuple[Tensor, ...]:
+        """All that G draws, as inference runs it, clipped to [-1, 1]: x-hat last. x: B,3,S,S, joints: B,18,2."""
+        net = self.serving
+        was_training = net.training
+        net.eval()
+        try:
+            with torch.autocast(x.device.type, enabled=False):
+                return tuple(image.clamp(-1, 1) for image in net(x, self.pose(joints)))
+        finally:
+            net.train(was_training)
+
+    def draw(self, x: Tensor, joints: Tensor) -> Tensor:
+        """x-hat: the person of x: B,3,S,S in the poses B,18,2 -> B,3,S,S in [-1, 1]."""
+        return self.drawn(x, joints)[-1]
+
+    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
+        """x-hat for each pair. There is no noise: a generator changes nothing."""
+        return self.draw(batch["image"], batch["target_joints"])
+
+    def spoken(self, batch: Sample, records: Records) -> list[str]:
+        """Who in which pose: the names of source and target."""
+        pairs = zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
+        return [f"{records.keys[row]} in the pose of {records.keys[target]}" for row, target in pairs]
+
+    def grid(self, batch: Sample) -> dict[str, Tensor]:
+        """Columns of the picture of progress: x, the target's skeleton, y, and what G draws, x-hat last."""
+        joints = batch["target_joints"]
+        radius = max(2.0, self.image_size / 64)
+        columns = {"x": batch["image"], "c": pose_maps(joints, self.image_size, kind="stickman", radius=radius)}
+        drawn = self.drawn(batch["image"], joints)
+        names = [*self.names_of_drawn(), "x-hat"]
+        return columns | {"y": batch["target"]} | dict(zip(names, drawn, strict=True))
+
+    def names_of_drawn(self) -> list[str]:
+        """Of all that G draws before x-hat."""
+        raise NotImplementedError
+
+    # ---- files
+
+    def export(self) -> dict[str, Any]:
+        """One file to draw from: {format, kind, data, config, G, ema, heads}, plain values and tensors, no critics.
+
+        G, ema: state dicts of the generator and of its average (or null) without heads, which are {G, ema} again.
+        """
+        nets = {"G": self.generator} | ({} if self.ema_generator is None else {"ema": self.ema_generator.module})
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": self.KIND,
+            "data": self.data_name,
+            "ema": None,
+            "heads": {},
+        }
+        for name, net in nets.items():
+            state = on_cpu(net.state_dict())
+            content["heads"][name] = {key: state.pop(key) for key in list(state) if key.split(".")[0] == self.HEADS}
+            content[name] = state
+        return content | {"config": dict(self.hparams)}
+
+    def restore(self, path: str | Path) -> None:
+        """Weights of a checkpoint or of an exported file. UserError for another model's or other sizes."""
+        content = read_weights(path)
+        if "state_dict" in content:
+            self.on_load_checkpoint(content)
+            check_settings(self.hparams, content["hyper_parameters"], (*self.SERVED, *self.TRAINED), path)
+            self.load_state_dict(content["state_dict"])
+            return
+        if content.get("kind") != self.KIND:
+            found = f"a {content['kind']}" if "kind" in content else "something else"
+            raise UserError(f"{path} holds {found}, not a generator of {self.KIND}: give the file that its fit made.")
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{path} is of format {content['format']}, not {FORMAT}: export it again with this version."
+            )
+        check_settings(self.hparams, content["config"], self.SERVED, path)
+        nets = {"G": self.generator} | ({} if self.ema_generator is None else {"ema": self.ema_generator.module})
+        for name, net in nets.items():
+            state = content[name] | content["heads"][name]
+            check_fit(net, state, (), path)
+            net.load_state_dict(state)

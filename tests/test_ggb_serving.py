@@ -1,0 +1,113 @@
+"""People in other poses as evaluation, pictures and other machines get them: drawn, exported, restored, refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_pairs import S, batch, fit, make, make_pg2
+from torch import Tensor
+
+from common.data.poses import pose_maps
+from common.data.records import Records
+from common.errors import UserError
+from ggb.serving import PoseGAN
+
+
+@pytest.mark.parametrize("build", [make, make_pg2])
+def test_sample_is_the_last_of_what_is_drawn(build: Any) -> None:
+    model: PoseGAN = build()
+    b, state = batch(), {k: v.clone() for k, v in model.state_dict().items()}
+    drawn = model.drawn(b["image"], b["target_joints"])
+    assert torch.equal(drawn[-1], model.sample(b))
+    assert drawn[-1].shape == (4, 3, S, S)
+    assert drawn[-1].abs().max() <= 1
+    alone = model.draw(b["image"][1:2], b["target_joints"][1:2])
+    torch.testing.assert_close(model.sample(b)[1:2], alone, atol=1e-5, rtol=0)
+    assert model.generator.training  # as before
+    assert all(torch.equal(value, state[k]) for k, value in model.state_dict().items())
+
+
+def test_levels_are_drawn_without_dropout() -> None:
+    model = make(dropout=0.5)
+    b = batch()
+    assert [image.shape[-1] for image in model.drawn(b["image"], b["target_joints"])] == [8, 16, 32, 64]
+    assert torch.equal(model.sample(b), model.sample(b))
+
+
+def test_pg2_is_clipped_for_showing() -> None:
+    model = make_pg2()
+    torch.nn.init.constant_(model.generator.stage2.out.bias, 3.0)
+    assert model.sample(batch()).max() == 1
+
+
+def test_the_average_is_served() -> None:
+    model = make(ema_decay=0.9)
+    torch.nn.init.zeros_(model.ema_generator.module.dec["7"].conv.weight)
+    assert not model.sample(batch()).any()
+
+
+@pytest.mark.parametrize(("build", "names"), [(make, ["x-hat^4", "x-hat^5", "x-hat^6"]), (make_pg2, ["x-hat_1"])])
+def test_the_picture_of_progress(build: Any, names: list[str]) -> None:
+    model, b = build(), batch()
+    columns: dict[str, Tensor] = model.grid(b)
+    assert list(columns) == ["x", "c", "y", *names, "x-hat"]
+    assert all(column.shape[:2] == (4, 3) and column.abs().max() <= 1 for column in columns.values())
+    assert torch.equal(columns["c"], pose_maps(b["target_joints"], S, kind="stickman", radius=2.0))
+
+
+def test_in_words() -> None:
+    keys = ("a/1_front", "a/3_back", "b/1_front", "b/3_back", "b/2_side")
+    records = Records(
+        *("people", Path(), keys, (), np.zeros(5, np.int64), ("a",), np.zeros(5, bool)),
+    )
+    assert make().spoken(batch(2), records) == [
+        "a/1_front in the pose of a/3_back",
+        "a/3_back in the pose of b/1_front",
+    ]
+
+
+@pytest.mark.parametrize("build", [make, make_pg2])
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_an_exported_file_draws_the_same(build: Any, ema: float | None, tmp_path: Path) -> None:
+    model = build(ema_decay=ema)
+    fit(model, tmp_path, steps=2)
+    torch.save(model.export(), tmp_path / "people.pt")
+    content = torch.load(tmp_path / "people.pt", weights_only=True)
+    assert content["data"] == "noise"
+    assert not any(key.startswith("to_rgb") for key in content["G"])
+    again, b = build(ema_decay=ema), batch()
+    untrained = again.sample(b)
+    again.restore(tmp_path / "people.pt")
+    for one, two in zip(model.drawn(b["image"], b["joints"]), again.drawn(b["image"], b["joints"]), strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(again.sample(b), untrained)
+
+
+def test_a_checkpoint_restores_all(tmp_path: Path) -> None:
+    for build in (make, make_pg2):
+        model = build()
+        fit(model, tmp_path, steps=2).save_checkpoint(tmp_path / "last.ckpt")
+        again = build()
+        again.restore(tmp_path / "last.ckpt")
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    with pytest.raises(UserError, match="this checkpoint is of PG2, not of GGB"):
+        make().restore(tmp_path / "last.ckpt")
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    torch.save(make().export(), tmp_path / "ggb.pt")
+    with pytest.raises(UserError, match=r"add model\.ngf=4 to the command"):
+        make(ngf=8).restore(tmp_path / "ggb.pt")
+    with pytest.raises(UserError, match=r"add model\.levels=\[4,5,6\] to the command"):
+        make(levels=[6]).restore(tmp_path / "ggb.pt")
+    with pytest.raises(UserError, match="holds a ggb, not a generator of pg2"):
+        make_pg2().restore(tmp_path / "ggb.pt")
+    fit(make(use_rapd=False), tmp_path).save_checkpoint(tmp_path / "row.ckpt")
+    make(use_rapd=False).restore(tmp_path / "row.ckpt")
+    with pytest.raises(UserError, match=r"add model\.use_rapd=false to the command"):
+        make().restore(tmp_path / "row.ckpt")
+    torch.save(make().export() | {"format": 9}, tmp_path / "new.pt")
+    with pytest.raises(UserError, match="format 9, not 1"):
+        make().restore(tmp_path / "new.pt")
