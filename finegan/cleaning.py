@@ -79,7 +79,9 @@ def check_shown(names: Sequence[str], records: Records) -> Sequence[str]:
     for name in names:
         if name not in records.attribute_names:
             nearest = difflib.get_close_matches(name, records.attribute_names, n=1, cutoff=0)[0]
-            raise UserError(f"prepare.shown names {name}, which {records.name} does not have: did you mean {nearest}?")
+            raise UserError(
+                f"prepare.shown names {name}, which {records.name} has not: did you mean {nearest}? Set it so."
+            )
     return names
 
 
