@@ -27,7 +27,7 @@ class Picture(NamedTuple):
     votes: np.ndarray  # H,W uint8 in {0, 51, ..., 255}: how many of five annotators call it foreground, times 51
 
 
-def smooth(points: Sequence[tuple[float, float]], steps: int = 6, closed: bool = True) -> np.ndarray:
+def smooth(points: Sequence[Point] | np.ndarray, steps: int = 6, closed: bool = True) -> np.ndarray:
     """A Catmull-Rom curve through the points, `steps` points for each span: N,2."""
     p = np.asarray(points, float)
     p = np.vstack([p[-1], p, p[:2]]) if closed else np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])

@@ -22,79 +22,24 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from common.data.geometry import fit, upright
-from common.data.pairs import Pairs, caption_counts, other_class
+from common.data.pairs import Pairs, caption_counts
+from common.data.plans import Draws, EpochPlan, PairPlan
+from common.data.pose_pairs import pairs_of
+from common.data.poses import flipped, in_window
 from common.data.records import Records, Sample
 from common.data.store import ImageStore
 from common.errors import UserError
 
 log = logging.getLogger(__name__)
 
-READS = ("image", "mask", "caption", "attributes", "label")
+READS = ("image", "mask", "caption", "attributes", "label", "joints", "target")
 VIEWS = 1_000_003  # sets the seeds of view_loader apart from those of epochs
-Draws = dict[str, np.ndarray]  # columns of equal length: row; u, v in [0, 1), flip, angle; caption, other_row, ...
 
 
 class Reader(Protocol):
     """A dataset: CUB, Oxford102, Folder, ..."""
 
     def read(self) -> Records: ...
-
-
-class EpochPlan:
-    """A batch sampler whose whole epoch is drawn at once from default_rng([seed, epoch]).
-
-    Each epoch visits every row once in a new order (the rest that fills no batch is dropped) and draws for each:
-    caption k ~ U of its own; a mismatched row, uniform over the images of another class, and one of its captions; crop
-    offsets u, v ~ U[0, 1); flip, p = 0.5; angle ~ U(-rotate_deg, rotate_deg).
-    `batch_size` is global: each rank takes its slice, so an epoch is the same for any number of ranks.
-    """
-
-    def __init__(
-        self,
-        *,
-        rows: np.ndarray,
-        labels: np.ndarray,
-        captions: np.ndarray | None,
-        batch_size: int,
-        seed: int,
-        flip: bool,
-        rotate_deg: float,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.rows, self.labels, self.captions = rows, labels, captions
-        self.batch_size, self.seed, self.flip, self.rotate_deg = batch_size, seed, flip, rotate_deg
-        self.rank, self.world = rank, world
-        self.epoch = 0
-        self.sampler = self  # Lightning calls loader.batch_sampler.sampler.set_epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def draw(self) -> Draws:
-        """All draws of the epoch, in order. Every kind is always drawn, so a switch never shifts another's numbers."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        rows = rng.permutation(self.rows)
-        u, v, flip, angle = rng.random((4, len(rows)))
-        draws = {"row": rows, "u": u, "v": v}
-        if self.flip:
-            draws["flip"] = flip < 0.5
-        if self.rotate_deg:
-            draws["angle"] = ((2 * angle - 1) * self.rotate_deg).astype(np.float32)
-        if self.captions is not None:
-            draws["caption"] = rng.integers(0, self.captions[rows])
-            draws["other_row"] = other_class(rng, self.labels, self.rows, rows)
-            draws["other_caption"] = rng.integers(0, self.captions[draws["other_row"]])
-        return draws
-
-    def __len__(self) -> int:
-        return len(self.rows) // self.batch_size
-
-    def __iter__(self) -> Iterator[Draws]:
-        draws, share = self.draw(), self.batch_size // self.world
-        for batch in range(len(self)):
-            start = batch * self.batch_size + self.rank * share
-            yield {name: column[start : start + share] for name, column in draws.items()}
 
 
 class Windows:
@@ -104,10 +49,12 @@ class Windows:
         self.store, self.size, self.reads = store, size, reads
         self.labels = records.labels
         self.attributes = records.attributes if "attributes" in reads else None
+        self.joints = records.joints if "joints" in reads else None
         self.pinned = torch.cuda.is_available()
 
     def batch(self, draws: Draws) -> dict[str, Tensor]:
-        """image B,S,S,3 uint8, mask B,S,S uint8 in {0, 1}, attributes B,A uint8; columns of the draws as they are."""
+        """image, target B,S,S,3 uint8, mask B,S,S uint8 in {0, 1}, attributes B,A uint8, joints, target_joints B,18,2
+        int64 before any flip; columns of the draws as they are."""
         rows, size = draws["row"], self.size
         batch = {name: torch.tensor(column) for name, column in draws.items() if name not in ("u", "v")}
         batch["label"] = torch.from_numpy(self.labels[rows])
@@ -115,15 +62,33 @@ class Windows:
             batch["attributes"] = torch.from_numpy(self.attributes[rows])
         if self.store is None:
             return batch
-        places = []
-        for row, u, v in zip(rows.tolist(), draws["u"].tolist(), draws["v"].tolist(), strict=True):
-            height, width = self.store.shape(row)
-            places.append((row, int(v * (height - size + 1)), int(u * (width - size + 1)), size))
+        places = self._places(rows, draws)
         if "image" in self.reads:
             batch["image"] = self._stack(self.store.window, places, (size, size, 3))
         if "mask" in self.reads:
             batch["mask"] = self._stack(self.store.mask_window, places, (size, size))
+        if self.joints is not None:
+            batch["joints"] = self._poses(self.joints, places)
+        if "target" in self.reads and "target_row" in draws:
+            places = self._places(draws["target_row"], draws)
+            batch["target"] = self._stack(self.store.window, places, (size, size, 3))
+            if self.joints is not None:
+                batch["target_joints"] = self._poses(self.joints, places)
         return batch
+
+    def _places(self, rows: np.ndarray, draws: Draws) -> list[tuple[int, int, int, int]]:
+        """Row, top, left and size of each window."""
+        assert self.store is not None
+        places, size = [], self.size
+        for row, u, v in zip(rows.tolist(), draws["u"].tolist(), draws["v"].tolist(), strict=True):
+            height, width = self.store.shape(row)
+            places.append((row, int(v * (height - size + 1)), int(u * (width - size + 1)), size))
+        return places
+
+    def _poses(self, joints: np.ndarray, places: list[tuple[int, int, int, int]]) -> Tensor:
+        assert self.store is not None
+        rows, tops, lefts, _ = np.array(places).T
+        return torch.from_numpy(in_window(joints[rows], self.store.side, lefts, tops, self.size))
 
     def _stack(self, view: Callable[..., np.ndarray], places: list[tuple], shape: tuple[int, ...]) -> Tensor:
         out = torch.empty((len(places), *shape), dtype=torch.uint8, pin_memory=self.pinned)
@@ -164,19 +129,22 @@ class Loader:
 def prepare(batch: dict[str, Tensor]) -> Sample:
     """A loader's batch as the model reads it (see Sample), on the batch's device.
 
-    Image and mask are flipped and turned alike; a turned image is filled up by its reflection at the border, its mask
-    is cut at >= 0.5. image: B,S,S,3 uint8 -> B,3,S,S float, x / 127.5 - 1.
+    Image, mask, target and joints are flipped alike, image and mask turned alike; a turned image is filled up by its
+    reflection at the border, its mask is cut at >= 0.5. image: B,S,S,3 uint8 -> B,3,S,S float, x / 127.5 - 1.
     """
     batch = dict(batch)
     flip, angle = batch.pop("flip", None), batch.pop("angle", None)
-    for name in {"image", "mask"} & batch.keys():
-        x = batch[name].permute(0, 3, 1, 2).contiguous() if name == "image" else batch[name][:, None]
+    for name in {"joints", "target_joints"} & batch.keys():
+        if flip is not None:
+            batch[name] = flipped(batch[name], batch["image"].shape[1], flip)
+    for name in {"image", "target", "mask"} & batch.keys():
+        x = batch[name][:, None] if name == "mask" else batch[name].permute(0, 3, 1, 2).contiguous()
         if flip is not None:
             x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
         x = x.float()
         if angle is not None:
             x = rotate(x, angle)
-        batch[name] = x.div_(127.5).sub_(1) if name == "image" else (x >= 0.5).float()
+        batch[name] = (x >= 0.5).float() if name == "mask" else x.div_(127.5).sub_(1)
     if "attributes" in batch:
         batch["attributes"] = batch["attributes"].float()
     return cast(Sample, batch)
@@ -197,8 +165,9 @@ class ImageData(LightningDataModule):
     dataset: read() -> Records, called once, when first needed. image_size: S. batch_size: of all ranks together.
     load_ratio: the shorter side is resized to round(S * load_ratio) and S windows are cut from that (76/64: Reed et al.
     2016, StackGAN). reads: which of READS the model needs; `row` and `label` are always given, no pixel is touched
-    without "image" or "mask". bbox_crop: the square about the bird first (StackGAN, AttnGAN). allow_missing: unreadable
-    images are left out instead of refused. store: folder for the image store, else beside the data.
+    without "image" or "mask"; with "target" an epoch visits pairs of one person in two poses, with "joints" the poses
+    come too. bbox_crop: the square about the bird first (StackGAN, AttnGAN). allow_missing: unreadable images are left
+    out instead of refused. store: folder for the image store, else beside the data.
     """
 
     def __init__(
@@ -221,6 +190,10 @@ class ImageData(LightningDataModule):
         super().__init__()
         if unknown := sorted(set(reads) - set(READS)):
             raise UserError(f"data.reads names {', '.join(unknown)}: choose from {', '.join(READS)}.")
+        if rotate_deg and {"joints", "target"} & set(reads):
+            raise UserError(
+                f"data.rotate_deg={rotate_deg} would turn photos away from their poses: set data.rotate_deg=0."
+            )
         self.dataset, self.image_size, self.batch_size = dataset, image_size, batch_size
         self.load_size = max(image_size, round(image_size * load_ratio))
         self.reads, self.train_split, self.flip, self.rotate_deg = tuple(reads), train_split, flip, rotate_deg
@@ -266,19 +239,18 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Batches of an EpochPlan. Without a Trainer call loader.batch_sampler.set_epoch(epoch) before each epoch."""
-        rows, (rank, world) = self.rows(self.train_split), self._rank()
-        self._check(rows, world)
-        plan = EpochPlan(
-            rows=rows,
-            labels=self.records.labels,
-            captions=caption_counts(self.records) if "caption" in self.reads else None,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            flip=self.flip,
-            rotate_deg=self.rotate_deg,
-            rank=rank,
-            world=world,
-        )
+        rank, world = self._rank()
+        draws: dict[str, Any] = {"batch_size": self.batch_size, "seed": self.seed, "flip": self.flip}
+        draws |= {"rank": rank, "world": world}
+        if "target" in self.reads:
+            pairs = self.pose_pairs("train")
+            self._check(len(pairs), "pairs of photos", world)
+            plan: EpochPlan = PairPlan(pairs=pairs, mirrored=self.records.mirrored, **draws)
+        else:
+            rows, labels = self.rows(self.train_split), self.records.labels
+            self._check(len(rows), "images", world)
+            captions = self._captions(rows) if "caption" in self.reads else None
+            plan = EpochPlan(rows=rows, labels=labels, captions=captions, rotate_deg=self.rotate_deg, **draws)
         return Loader(self._windows(self.reads), plan, self.workers, self._batches_done)
 
     def eval_loader(
@@ -304,6 +276,18 @@ class ImageData(LightningDataModule):
         draws = {"row": pairs.row, "caption": pairs.caption, "pair": pairs.pair_id}
         draws |= {"other_row": pairs.other_row, "other_caption": pairs.other_caption}
         return self._fixed(draws, batch_size, ("image", *self.reads))
+
+    def pose_pairs(self, split: str) -> np.ndarray:
+        """P,2 int64 rows of source and target; split: "train", "val" or "test". Without unreadable images."""
+        pairs = pairs_of(self.records, split)
+        return pairs[np.isin(pairs, self._usable(np.unique(pairs))).all(1)]
+
+    def pose_pair_loader(self, split: str, batch_size: int | None = None, pairs: np.ndarray | None = None) -> Loader:
+        """image, target, joints and target_joints of the pairs of a split in their order, or of these pairs; `pair` is
+        the place in that list."""
+        chosen = self.pose_pairs(split) if pairs is None else np.asarray(pairs)
+        draws = {"row": chosen[:, 0], "target_row": chosen[:, 1], "pair": np.arange(len(chosen))}
+        return self._fixed(draws, batch_size, ("image", "target", "joints"))
 
     def view_loader(self, rows: np.ndarray, view: int, batch_size: int | None = None) -> Loader:
         """Images cut and flipped as in training, once each and in order; the same `view` gives the same cuts.
@@ -333,36 +317,56 @@ class ImageData(LightningDataModule):
         records = self.records
         if "attributes" in reads and records.attributes is None:
             raise UserError(f"{records.name} in {records.root} has no attributes: choose a model that needs none.")
+        if "joints" in reads:
+            self._check_poses()
         return Windows(records, self.store if {"image", "mask"} & set(reads) else None, self.image_size, reads)
+
+    def _check_poses(self) -> None:
+        """Refuses photos without key points, and such as do not fill the square that key points are given in."""
+        records, side = self.records, self.store.side
+        if records.joints is None:
+            raise UserError(
+                f"{records.name} in {records.root} has no key points: put fasion-annotation-train.csv and -test.csv "
+                "there, or choose a model that reads none."
+            )
+        for row in np.flatnonzero(self.store.ok).tolist():
+            if self.store.shape(row) != (side, side):
+                raise UserError(f"{records.images[row]} is not square, as the frame of its key points is: replace it.")
 
     def _fixed(self, draws: Draws, batch_size: int | None, reads: Sequence[str]) -> Loader:
         """A loader over draws as they are, without the rows that cannot be used."""
         windows, size = self._windows(reads), batch_size or self.batch_size
-        kept = np.isin(draws["row"], self._usable(np.unique(draws["row"])))
+        kept = np.ones(len(draws["row"]), bool)
+        for name in {"row", "target_row"} & draws.keys():
+            kept &= np.isin(draws[name], self._usable(np.unique(draws[name])))
         half = np.full(len(kept), 0.5)
         draws = {name: column[kept] for name, column in ({"u": half, "v": half} | draws).items()}
         starts = range(0, int(kept.sum()), size)
         batches = [{name: column[i : i + size] for name, column in draws.items()} for i in starts]
         return Loader(windows, batches, self.workers)
 
-    def _check(self, rows: np.ndarray, world: int) -> None:
-        where = f"the {self.train_split} split of {self.name}"
+    def _check(self, count: int, what: str, world: int) -> None:
         if self.batch_size % world:
             nearest = max(world, self.batch_size // world * world)
             raise UserError(
                 f"data.batch_size={self.batch_size} is of all processes together and cannot be divided among {world}: "
                 f"set data.batch_size={nearest}, say."
             )
-        if len(rows) < self.batch_size:
+        if count < self.batch_size:
             raise UserError(
-                f"There are {len(rows)} images in {where}, fewer than data.batch_size={self.batch_size}: "
-                f"set data.batch_size={len(rows)} or less, or add images to {self.records.root}."
+                f"There are {count} {what} in the {self.train_split} split of {self.name}, fewer than "
+                f"data.batch_size={self.batch_size}: set data.batch_size={count} or less, or add images to "
+                f"{self.records.root}."
             )
-        if "caption" in self.reads and len(np.unique(self.records.labels[rows])) < 2:
+
+    def _captions(self, rows: np.ndarray) -> np.ndarray:
+        """How many captions each image has, where sentences of another class can be drawn."""
+        if len(np.unique(self.records.labels[rows])) < 2:
             raise UserError(
-                f"All images in {where} are of one class, so no sentence of another class can be drawn: "
-                f"add images of a second class to {self.records.root}."
+                f"All images in the {self.train_split} split of {self.name} are of one class, so no sentence of another"
+                f" can be drawn: add images of a second class to {self.records.root}."
             )
+        return caption_counts(self.records)
 
     def _rank(self) -> tuple[int, int]:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -44,6 +44,7 @@ JPEG = {"quality": 93, "subsampling": 0}  # colours stay with their parts
 SPECIES, DRAWING, WORDS, NOISE, SPLIT = range(5)  # streams of random numbers: default_rng([seed, stream, ...])
 
 T = TypeVar("T")
+Work = TypeVar("Work")
 
 
 class Task(NamedTuple):
@@ -95,12 +96,18 @@ def write_flowers(
 
 
 @contextmanager
-def drawn(root: Path, kind: str, arguments: dict[str, Any]) -> Iterator[Path | None]:
-    """A folder to draw into that becomes `root` when all is done; None if root holds just these pictures already."""
-    if arguments["classes"] < 3 or arguments["images"] < arguments["classes"] or arguments["side"] < 16:
+def drawn(
+    root: Path, kind: str, arguments: dict[str, Any], *, groups: str = "classes", least: int = 1
+) -> Iterator[Path | None]:
+    """A folder to draw into that becomes `root` when all is done; None if root holds just these pictures already.
+
+    groups: what the images are of, an argument; least: how many images each of them needs.
+    """
+    images, count, side = arguments["images"], arguments[groups], arguments["side"]
+    if count < 3 or images < least * count or side < 16:
         raise UserError(
-            f"{arguments['images']} {kind} of {arguments['classes']} classes with side {arguments['side']} cannot be "
-            "drawn: ask for 3 classes or more, an image or more of each, and a side of 16 or more."
+            f"{images} {kind} of {count} {groups} with side {side} cannot be drawn: ask for 3 {groups} or more, "
+            f"{least} images or more of each, and a side of 16 or more."
         )
     marker = json.dumps({"kind": kind, "version": VERSION, "arguments": arguments}, indent=1) + "\n"
     root = root.expanduser().absolute()
@@ -162,7 +169,7 @@ def _invent(
     return [invent(*pair, np.random.default_rng([seed, SPECIES, k])) for k, pair in enumerate(pairs)], test
 
 
-def _shared_out(images: int, classes: int) -> np.ndarray:
+def shared_out(images: int, classes: int) -> np.ndarray:
     """Class of each image, ascending: as many of each class as can be."""
     return np.sort(np.arange(images) % classes)
 
@@ -173,12 +180,12 @@ def _size(side: int, rng: np.random.Generator) -> tuple[int, int]:
     return (longer, side) if rng.random() < 0.7 else (side, longer)
 
 
-def _save(folder: Path, name: str, image: Image.Image | np.ndarray, **options: Any) -> None:
+def save(folder: Path, name: str, image: Image.Image | np.ndarray, **options: Any) -> None:
     path = folder / name
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
 
 
-def _run(draw: Callable[[Task], T], tasks: Sequence[Task], workers: int | None) -> list[T]:
+def run(draw: Callable[[Work], T], tasks: Sequence[Work], workers: int | None) -> list[T]:
     """draw(task) for each, in order, by as many processes as asked for."""
     workers = multiprocessing.cpu_count() if workers is None else workers
     if workers <= 1 or len(tasks) < FEW:
@@ -202,16 +209,16 @@ def _draw_bird(task: Task, *, folder: Path, side: int, seed: int) -> tuple[tuple
     """Writes one bird with mask, parts and captions. Returns its box, and its attributes: present, visible."""
     rng = np.random.default_rng([seed, DRAWING, task.id])
     pose = birds.Pose.draw(task.species, rng)
-    picture = bird_shapes.picture(task.species, pose, _size(side, rng), _oversample(side), rng)
-    _save(folder, f"CUB_200_2011/images/{task.key}.jpg", picture.image, **JPEG)
-    _save(folder, f"segmentations/{task.key}.png", picture.votes, compress_level=1)
-    _save(folder, f"truth/parts/{task.key}.png", picture.parts, compress_level=1)
+    picture = bird_shapes.picture(task.species, pose, _size(side, rng), oversample(side), rng)
+    save(folder, f"CUB_200_2011/images/{task.key}.jpg", picture.image, **JPEG)
+    save(folder, f"segmentations/{task.key}.png", picture.votes, compress_level=1)
+    save(folder, f"truth/parts/{task.key}.png", picture.parts, compress_level=1)
     said = sentences.of_bird(task.species, pose, np.random.default_rng([seed, WORDS, task.id]))
     (folder / f"birds/text/{task.key}.txt").write_text("\n".join(said) + "\n")
     return _box(picture.votes), *attributes.true_attributes(task.species, pose)
 
 
-def _oversample(side: int) -> int:
+def oversample(side: int) -> int:
     return 3 if side < 128 else 2
 
 
@@ -226,7 +233,7 @@ def _write_birds(
 ) -> None:
     species, test = _invent(NAMES, NAMES, birds.invent, classes, seed)
     class_dirs = [f"{k:03d}.{kind.name}" for k, kind in enumerate(species, 1)]
-    labels = _shared_out(images, classes)
+    labels = shared_out(images, classes)
     within = np.arange(images) - np.searchsorted(labels, labels)
     tasks = [
         Task(id, f"{class_dirs[c]}/{species[c].name}_{k + 1:04d}_{id}", class_dirs[c], species[c])
@@ -235,7 +242,7 @@ def _write_birds(
     for top in ("CUB_200_2011/images", "segmentations", "truth/parts", "birds/text"):
         for class_dir in class_dirs:
             (folder / top / class_dir).mkdir(parents=True)
-    done = _run(partial(_draw_bird, folder=folder, side=side, seed=seed), tasks, workers)
+    done = run(partial(_draw_bird, folder=folder, side=side, seed=seed), tasks, workers)
     boxes, true, visible = zip(*done, strict=True)
     _write_lists(folder / "CUB_200_2011", tasks, class_dirs, labels, boxes, seed)
     _write_attributes(folder, labels, np.array(true), np.array(visible), label_noise, seed)
@@ -303,11 +310,11 @@ def _write_truth(folder: Path, parts: Sequence[str], tasks: Sequence[Task]) -> N
 def _draw_flower(task: Task, *, folder: Path, side: int, seed: int) -> None:
     """Writes one flower with segmim, parts and captions."""
     rng = np.random.default_rng([seed, DRAWING, task.id])
-    picture: Picture = flowers.picture(task.species, _size(side, rng), _oversample(side), rng)
-    _save(folder, f"oxford102/jpg/{task.key}.jpg", picture.image, **JPEG)
+    picture: Picture = flowers.picture(task.species, _size(side, rng), oversample(side), rng)
+    save(folder, f"oxford102/jpg/{task.key}.jpg", picture.image, **JPEG)
     cutout = np.where(picture.votes[..., None] >= 153, np.asarray(picture.image), np.array((0, 0, 254), np.uint8))
-    _save(folder, f"oxford102/segmim/{task.key.replace('image', 'segmim')}.jpg", cutout, **JPEG)
-    _save(folder, f"truth/parts/{task.key}.png", picture.parts, compress_level=1)
+    save(folder, f"oxford102/segmim/{task.key.replace('image', 'segmim')}.jpg", cutout, **JPEG)
+    save(folder, f"truth/parts/{task.key}.png", picture.parts, compress_level=1)
     said = sentences.of_flower(task.species, np.random.default_rng([seed, WORDS, task.id]))
     (folder / f"cvpr2016_flowers/text_c10/{task.class_dir}/{task.key}.txt").write_text("\n".join(said) + "\n")
 
@@ -322,7 +329,7 @@ def _write_mat(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _write_flowers(folder: Path, images: int, classes: int, side: int, seed: int, workers: int | None) -> None:
     species, test = _invent(flowers.PETAL_COLOURS, flowers.CENTRE_COLOURS, flowers.invent, classes, seed)
     rng = np.random.default_rng([seed, SPLIT, 1])
-    labels = rng.permutation(classes)[_shared_out(images, classes)]  # one class after the other, in no order of theirs
+    labels = rng.permutation(classes)[shared_out(images, classes)]  # one class after the other, in no order of theirs
     class_dirs = [f"class_{k:05d}" for k in range(1, classes + 1)]
     tasks = [Task(id, f"image_{id:05d}", class_dirs[c], species[c]) for id, c in enumerate(labels.tolist(), 1)]
     words = folder / "cvpr2016_flowers"
@@ -330,7 +337,7 @@ def _write_flowers(folder: Path, images: int, classes: int, side: int, seed: int
         (folder / sub).mkdir(parents=True)
     for class_dir in class_dirs:
         (words / "text_c10" / class_dir).mkdir(parents=True)
-    _run(partial(_draw_flower, folder=folder, side=side, seed=seed), tasks, workers)
+    run(partial(_draw_flower, folder=folder, side=side, seed=seed), tasks, workers)
     _write_mat(folder / "oxford102/imagelabels.mat", {"labels": (labels + 1).astype(np.min_scalar_type(classes))[None]})
     sixths = np.empty(images, int)  # of each class a sixth for training, a sixth for validation
     for c in range(classes):

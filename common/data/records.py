@@ -22,10 +22,18 @@ class Sample(TypedDict, total=False):
     attributes: Tensor  # B,A float in {0, 1} (CUB: A = 312, in the order of attributes.txt)
     label: Tensor  # B int64, class, 0-based into Records.classes
     row: Tensor  # B int64, row of the image in Records: index into tables over the whole dataset
+    target: Tensor  # B,3,S,S float in [-1, 1]: what `image` shows, the same person in the same clothes, in another pose
+    target_row: Tensor  # B int64, row of the target
+    joints: (
+        Tensor  # B,18,2 int64: x, y in pixels of `image`, -1, -1 = missing; in the order of common.data.poses.JOINTS
+    )
+    target_joints: Tensor  # B,18,2 int64, of `target`
     caption: Tensor  # B int64, which of the image's own captions is t
     other_row: Tensor  # B int64, row of an image of another class ...
     other_caption: Tensor  # B int64, ... and which of its captions is the mismatched sentence
-    pair: Tensor  # B int64, evaluation only: pair_id, seeds the noise of this pair
+    pair: (
+        Tensor  # B int64, evaluation only: pair_id, seeds the noise of this pair; of a pose pair its place in the list
+    )
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Records:
     attributes: np.ndarray | None = None  # N,A uint8 in {0, 1}
     certainty: np.ndarray | None = None  # N,A uint8: 1 not visible, 2 guessing, 3 probably, 4 definitely
     attribute_names: tuple[str, ...] = ()  # A names such as has_wing_color::red
+    joints: np.ndarray | None = None  # N,18,2 int16: x, y in a frame of 256x256 that the photo fills; -1, -1 = missing
+    identities: np.ndarray | None = None  # N int64: photos of one show the same person in the same clothes
+    pose_pairs: dict[str, np.ndarray] = field(default_factory=dict)  # "train", "val", "test": P,2 rows: source, target
+    mirrored: bool = False  # each training pair is seen twice an epoch: as it is, and with both photos mirrored
     procedural: bool = False  # drawn by common/data/procedural.py
     expected: int = 0  # how many images the complete dataset has
     notes: tuple[str, ...] = field(default=())  # one sentence for each thing that was absent or skipped
@@ -68,6 +80,9 @@ class Records:
         def pick(values: np.ndarray | None) -> np.ndarray | None:
             return None if values is None else values[rows]
 
+        place = np.full(len(self), -1)
+        place[rows] = np.arange(len(rows))
+        pairs = {split: place[each] for split, each in self.pose_pairs.items()}
         return replace(
             self,
             keys=cut(self.keys),
@@ -79,4 +94,7 @@ class Records:
             boxes=pick(self.boxes),
             attributes=pick(self.attributes),
             certainty=pick(self.certainty),
+            joints=pick(self.joints),
+            identities=pick(self.identities),
+            pose_pairs={split: each[(each >= 0).all(1)] for split, each in pairs.items()},
         )

@@ -1,0 +1,123 @@
+"""Body poses: 18 joints in OpenPose's order, their flips, and the maps that show a pose to a network.
+
+B poses, S side of the map. Joints are B,18,2 integers: x to the right and y down in pixels; a negative one is missing.
+All is drawn for the whole batch and all joints at once, on the device that holds the joints (PG2: Ma et al. 2017).
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.errors import UserError
+
+FRAME = 256  # side of the photos that key points are given for
+JOINTS = (
+    *("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist"),
+    *("right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle"),
+    *("right eye", "left eye", "right ear", "left ear"),
+)
+SWAPPED = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # which joint a mirrored one is
+NAMED = {name: joint for joint, name in enumerate(JOINTS)}
+BODY = (  # what a skeleton is drawn from: shoulders, arms, trunk and legs, head
+    *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
+    *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
+)
+LIMBS = (*BODY, (2, 16), (5, 17))
+MASK_LIMBS = (*BODY, (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17))  # PG2's: they close the trunk
+CHANNELS = {"disk": 18, "gauss": 18, "stickman": 3}
+
+
+def present(joints: Tensor) -> Tensor:
+    """...,18 bool: which joints are not missing."""
+    return (joints >= 0).all(-1)
+
+
+def flipped(joints: Tensor, side: int, flip: Tensor | None = None) -> Tensor:
+    """The poses of mirrored photos: x -> S - 1 - x, and left and right change names. flip: B bool, None = all."""
+    mirrored = torch.stack([side - 1 - joints[..., 0], joints[..., 1]], -1)
+    mirrored = torch.where(present(joints)[..., None], mirrored, joints)[..., SWAPPED, :]
+    return mirrored if flip is None else torch.where(flip.view(-1, 1, 1), mirrored, joints)
+
+
+def in_window(joints: np.ndarray, side: int, lefts: np.ndarray, tops: np.ndarray, size: int) -> np.ndarray:
+    """Joints of whole photos, N,18,2 in a frame of FRAME, in windows of them: N,18,2 int64 in pixels of the window.
+
+    The photos are `side` x `side`; the windows of `size` begin at lefts and tops. A joint outside is missing there.
+    """
+    start = np.stack([lefts, tops], 1)[:, None]
+    inside = np.floor((joints + 0.5) * (side / FRAME)).astype(np.int64) - start
+    seen = ((joints >= 0) & (inside >= 0) & (inside < size)).all(-1, keepdims=True)
+    return np.where(seen, inside, -1)
+
+
+def pose_maps(joints: Tensor, side: int, *, kind: str = "disk", radius: float = 4.0, sigma: float = 6.0) -> Tensor:
+    """The pose label map c: B,CHANNELS[kind],S,S float32.
+
+    disk:     channel k is 1 within `radius` pixels of joint k and -1 elsewhere (PG2)
+    gauss:    exp(-d^2 / (2 sigma^2)) in [0, 1], d the distance from joint k (Deformable GAN, PATN)
+    stickman: limbs `radius` pixels wide in colours of their own on black, in [-1, 1]
+    A missing joint has an empty channel: -1, 0, and no limb. Raises UserError for another kind.
+    """
+    if kind not in CHANNELS:
+        raise UserError(f"model.pose_map={kind} is not known: choose from {', '.join(CHANNELS)}.")
+    if kind == "stickman":
+        return _stickman(joints, side, radius / 2)
+    dx, dy = _offsets(joints, side)
+    x, y = dx.square()[:, :, None, :], dy.square()[:, :, :, None]
+    seen = present(joints)[:, :, None, None]
+    if kind == "gauss":
+        return torch.exp(x / (-2 * sigma**2)) * torch.exp(y / (-2 * sigma**2)) * seen
+    return torch.where((x + y <= radius**2) & seen, 1.0, -1.0)
+
+
+def pose_mask(joints: Tensor, side: int, *, radius: float = 4.0) -> Tensor:
+    """PG2's pose mask M: B,1,S,S float in {0, 1}, 1 on the body (Ma et al. 2017, Sec. 3.1: weight of the L1 loss).
+
+    Every limb whose ends are both there, `radius` wide to each side, closed with a 5 x 5 window. PG2 stamps discs
+    every 4 pixels along a limb; here it is the whole strip, at most half a pixel more at its edge.
+    """
+    drawn = (_limb_distances(joints, side, MASK_LIMBS) <= radius).any(1, keepdim=True).float()
+    widened = F.max_pool2d(drawn, 5, 1, 2)
+    return -F.max_pool2d(-widened, 5, 1, 2)
+
+
+def pose_distance(source: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """How far two poses are apart: (mean displacement of the joints that both have, in sides; share of the joints that
+    only one has), both B float. No common joint: displacement 0."""
+    one, two = present(source), present(target)
+    both, moved = (one & two).float(), (source - target).float().norm(dim=-1) / side
+    return (moved * both).sum(-1) / both.sum(-1).clamp(min=1), (one ^ two).float().mean(-1)
+
+
+def _offsets(joints: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Of every column from joint k, and of every row: two B,18,S."""
+    grid = torch.arange(side, device=joints.device, dtype=torch.float32)
+    return grid - joints[..., :1], grid - joints[..., 1:]
+
+
+def _limb_distances(joints: Tensor, side: int, limbs: tuple[tuple[int, int], ...]) -> Tensor:
+    """Of every pixel from each limb: B,L,S,S, infinite where an end is missing."""
+    start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*limbs, strict=True))
+    dx, dy = _offsets(joints, side)
+    x, y = dx[:, start][:, :, None, :], dy[:, start][:, :, :, None]
+    along = (joints[:, end] - joints[:, start]).float()[..., None, None]  # B,L,2,1,1
+    ax, ay = along[:, :, 0], along[:, :, 1]
+    t = ((x * ax + y * ay) / (ax.square() + ay.square()).clamp(min=1)).clamp(0, 1)
+    distance = ((x - t * ax).square() + (y - t * ay).square()).sqrt()
+    seen = present(joints)
+    return distance.masked_fill(~(seen[:, start] & seen[:, end])[..., None, None], torch.inf)
+
+
+def _stickman(joints: Tensor, side: int, half_width: float) -> Tensor:
+    """B,3,S,S in [-1, 1]; where limbs cross, the later one of LIMBS is seen; edges fade over a pixel."""
+    cover = (half_width + 0.5 - _limb_distances(joints, side, LIMBS)).clamp(0, 1)  # B,L,S,S
+    below = torch.flip(torch.cumprod(torch.flip(1 - cover, [1]), 1), [1])  # what limb l and the later ones let through
+    weight = cover * F.pad(below[:, 1:], (0, 0, 0, 0, 0, 1), value=1.0)
+    return torch.einsum("blhw,lc->bchw", weight, _colours(len(LIMBS), joints.device)) * 2 - 1
+
+
+def _colours(count: int, device: torch.device) -> Tensor:
+    """count,3 in [0, 1]: hues round the circle, all of full saturation."""
+    hue = torch.arange(count, device=device)[:, None] / count + torch.tensor([0.0, 2 / 3, 1 / 3], device=device)
+    return ((6 * (hue % 1) - 3).abs() - 1).clamp(0, 1)
