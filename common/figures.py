@@ -164,9 +164,12 @@ def write(
 
 def fixed_batch(data: Any, count: int = 4, seed: int = 0) -> Sample:
     """The same few images in every epoch: half of the training, half of the test classes, each with a sentence of
-    another class of its split."""
+    another class of its split; or pairs of poses, where the model reads such."""
     records: Records = data.records
     rng = np.random.default_rng(seed)
+    if "target" in data.reads:
+        pairs = np.concatenate([rng.permutation(data.pose_pairs(split))[:count] for split in ("train", "test")])
+        return next(iter(data.pose_pair_loader("train", len(pairs), pairs)))
     rows, others = [], []
     for split in ("train", "test"):
         usable = data.rows(split)
