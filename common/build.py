@@ -13,6 +13,16 @@ def locate(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def needed(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of `needs` that a configuration's model asks for: `when: [setting, value]` makes one conditional."""
+    found = {}
+    for key, need in cfg.get("needs", {}).items():
+        setting, value = need.get("when", (None, None))
+        if setting is None or cfg["model"][setting] == value:
+            found[key] = need
+    return found
+
+
 def build(spec: dict[str, Any], **more: Any) -> Any:
     """Calls the `_target_` with the other keys and `more`; an argument that it does not know is the user's error."""
     call = locate(spec["_target_"])

@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from common.blocks import Frozen
-from common.build import build
+from common.build import build, needed
 
 
 def describe(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -17,13 +17,14 @@ def describe(cfg: dict[str, Any]) -> dict[str, Any]:
     """
     with torch.device("meta"):  # shapes without memory
         model = build(cfg["model"] | {key: None for key in cfg.get("needs", {})})
+        nets = networks(model)
     facts: dict[str, Any] = {
         "paper": cfg["paper"],
         "model": cfg["chosen"]["model"],
         "data": {"name": cfg["data"]["name"], "source": cfg["data"]["source"], "image_size": cfg["data"]["image_size"]},
-        "networks": networks(model),
+        "networks": nets,
         "losses": losses(cfg.get("loss") or {}, getattr(model, "SOURCES", {})),
-        "needs": {key: need["model"] for key, need in cfg.get("needs", {}).items()},
+        "needs": {key: need.get("model") or need["prepare"] for key, need in needed(cfg).items()},
         "training": training(cfg),
     }
     return facts | {"text": as_text(facts)}
@@ -92,8 +93,8 @@ def as_text(facts: dict[str, Any]) -> str:
         weight = "absent" if term["weight"] is None else f"{term['weight']:g}"
         lines.append(f"  {term['term']:22}{weight:>8}  {term['source']}")
     if facts["needs"]:
-        needs = ", ".join(f"{key} (model={model})" for key, model in facts["needs"].items())
-        lines += ["", f"needs first: {needs}; trained where no file is given"]
+        needs = ", ".join(f"{key} ({what})" for key, what in facts["needs"].items())
+        lines += ["", f"needs first: {needs}; made where no file is given"]
     told = facts["training"]
     steps = told["steps_per_epoch"]
     epoch = "known once the data is read" if steps is None else f"{steps} steps, {told['images_per_epoch']:,} images"

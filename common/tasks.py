@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 from pytorch_lightning import LightningModule, seed_everything
 
-from common.build import build, locate
+from common.build import build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError
 from common.runs import RunFolder, append_result, environment, identity, keep_log, short_hash
@@ -84,9 +84,8 @@ def drawn(cfg: Config) -> Path:
 
 def supply(cfg: Config, door: Door) -> None:
     """Fills in the files of the networks that the model needs, training those that are absent."""
-    for key, need in cfg.get("needs", {}).items():
-        setting, value = need.get("when", (key, None))
-        if cfg["model"].get(key) is None and cfg["model"].get(setting) == value:
+    for key, need in needed(cfg).items():
+        if cfg["model"].get(key) is None:
             cfg["model"][key] = str(obtain(need, cfg["words"], door))
 
 
@@ -264,6 +263,25 @@ def figure(cfg: Config, door: Door) -> None:
     print(f"picture   {path}")
 
 
+def export_as(cfg: Config, door: Door) -> None:
+    """task=export: the suite's one file, or a layout that the model's configuration lists."""
+    layouts = cfg.get("layouts", {})
+    if cfg["layout"] != "suite" and cfg["layout"] not in layouts:
+        known = ", ".join(["suite", *layouts])
+        raise UserError(
+            f"layout={cfg['layout']} is not known for model={cfg['chosen']['model']}: choose one of {known}"
+        )
+    model, _, folder = trained(cfg, door)
+    path = Path(cfg["output"]).expanduser() if cfg["output"] else folder.path / "export"
+    if cfg["layout"] == "suite":
+        path = path if cfg["output"] else exported(cfg, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export(model, path)
+    else:
+        locate(layouts[cfg["layout"]])(model, path)
+    print(f"written   {path}")
+
+
 # ---- what would be built, what is here
 
 
@@ -306,5 +324,6 @@ TASKS: dict[str, Callable[[Config, Door], None]] = {
     "figure": figure,
     "prepare": prepare,
     "describe": describe,
+    "export": export_as,
     "report": report,
 }

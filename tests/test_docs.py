@@ -116,7 +116,7 @@ def test_functions_files_and_links_exist(path: Path) -> None:
     text = read(path)
     for file, function in re.findall(r"`([\w/]+\.py):([\w.]+)`", text):
         assert function in defined(ROOT / file), f"{file} has no {function}"
-    for file in re.findall(r"`((?:common|conf|docs|simgan|tests)/[\w/]+\.\w+)`", text):
+    for file in re.findall(r"`((?:common|conf|docs|finegan|simgan|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / file).is_file(), file
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         if not link.endswith(".png"):  # pictures are made by a run
@@ -158,8 +158,9 @@ def test_a_row_builds_and_is_on_its_papers_page(row: str) -> None:
 
 
 def test_no_two_rows_train_the_same() -> None:
-    hashes = {row: short_hash(identity(compose([f"table={row}"]))) for row in ROWS}
-    assert len(set(hashes.values())) == len(ROWS)
+    rows = {row: compose([f"table={row}"]) for row in ROWS}
+    hashes = {row: short_hash(identity(values)) for row, values in rows.items() if values["task"] == "fit"}
+    assert len(set(hashes.values())) == len(hashes)
 
 
 # ---- where numbers come from

@@ -1,0 +1,329 @@
+"""The training of FineGAN (Li and Wang 2021) and of AttnGAN, its baseline: Sec. 3 and Eq. 1 to 8 in their own terms.
+
+Settings that the paper leaves open follow taoxugit/AttnGAN (AG). B batch, L tokens of a condition, D width of its code,
+S image side; stages k = 0, 1, 2 draw S/4, S/2, S. Written x real, f generated, m mask, e the condition's global code.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.data.records import Sample
+from common.errors import UserError
+from common.losses import ADVERSARIAL
+from finegan.conditions import Codes
+from finegan.discriminators import Discriminator
+from finegan.losses import damsm_loss, kl, mismatch
+from finegan.networks import Generator, initialise
+from finegan.serving import Painter
+
+INPUTS = ("text", "raw", "clean", "class")
+EMPTY = 0.01  # share of foreground below which `part_skip_empty` leaves a quadrant out
+
+
+class FineGAN(Painter):
+    """Three stages draw a bird from its attributes and its mask; whole, foreground and parts are judged apart.
+
+    With inputs=text, without masks and with the foreground and part terms absent from `loss` this is AttnGAN.
+    """
+
+    discriminator: nn.ModuleList
+    discriminator_fg: nn.ModuleList | None
+
+    # where each term of conf/loss/finegan.yaml comes from; `task=describe` prints it. Each is summed over the stages.
+    SOURCES: ClassVar[dict[str, str]] = {
+        "d.real": "Eq. 1, -log D(x)",
+        "d.fake": "Eq. 1, -log(1 - D(f))",
+        "d.cond_real": "Eq. 5, -log D(x, e)",
+        "d.cond_fake": "not in Eq. 5, which would leave G without a condition: AttnGAN, -log(1 - D(f, e))",
+        "d.mismatch": "Eq. 5, -log(1 - D(x, e'))",
+        "d.part": "Eq. 4 on the whole image, mean of the 2 x 2 regions",
+        "d.fg": "Eq. 2, D of x and f under the mask",
+        "d.fg_part": "Eq. 4 on the foreground",
+        "g.uncond": "Eq. 1 and 7 as -log D(f)",
+        "g.cond": "not in Eq. 5: AttnGAN, -log D(f, e)",
+        "g.part": "Eq. 4 as -log D(f_j)",
+        "g.fg": "Eq. 2 as -log D(f under the mask)",
+        "g.fg_part": "Eq. 4 on the foreground",
+        "g.damsm": "Eq. 7, lambda (W0 + W1 + S0 + S1); lambda of AttnGAN",
+        "g.kl": "not in the paper: AttnGAN's conditioning augmentation",
+    }
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        loss: dict[str, dict[str, float | None]],
+        inputs: str = "clean",
+        damsm: str | None = None,
+        cleaned: str | None = None,
+        denoise_rule: str = "rank",
+        min_certainty: int = 1,
+        subset_prob: float = 0.1,
+        max_len: int = 64,
+        max_len_eval: int = 64,
+        cache: bool = True,
+        masks: bool = True,
+        mask_levels: list[int] | None = None,
+        mask_channels: int = 8,
+        mask_channels_max: int = 64,
+        mask_fill: float = 0.0,
+        part_mode: str = "crop",
+        part_skip_empty: bool = False,
+        mismatch: str = "class",
+        adversarial: str = "bce",
+        saturating: bool = False,
+        gammas: list[float] | None = None,
+        length_norm: bool = False,
+        legacy: bool = False,
+        ca_noise: bool = True,
+        ngf: int = 32,
+        ndf: int = 64,
+        code_dim: int = 256,
+        z_dim: int = 100,
+        c_dim: int = 100,
+        residual_blocks: int = 2,
+        lr: float = 2e-4,
+        betas: list[float] | None = None,
+        fused: bool = True,
+        ema_decay: float | None = 0.999,
+        ema_buffers: bool = False,
+        accumulate: int = 1,
+        clip_g: float | None = None,
+        clip_d: float | None = None,
+        grad_norm_every: int = 500,
+    ) -> None:
+        """Plain values only; conf/model/finegan.yaml says where each comes from.
+
+        damsm: an export of `model=damsm`, or a folder of AttnGAN's published encoders; needed to fit and to sample.
+        cleaned: the attributes_clean.npz of `prepare=attributes`, which inputs=clean reads. Which discriminator terms
+        there are is said by `loss` alone: where a weight is null, term and network are absent.
+        """
+        super().__init__(
+            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
+        )
+        self.save_hyperparameters()
+        known = {"inputs": INPUTS, "part_mode": ("crop", "patch"), "mismatch": ("shift", "class")}
+        for name, values in (known | {"adversarial": tuple(ADVERSARIAL), "denoise_rule": ("rank", "strict")}).items():
+            if self.hparams[name] not in values:
+                raise UserError(f"model.{name}={self.hparams[name]} is not known: choose one of {', '.join(values)}.")
+        self.image_size, self.loss, self.inputs, self.masked = image_size, loss, inputs, masks
+        self.damsm_file, self.cleaned, self.min_certainty = damsm, cleaned, min_certainty
+        self.subset_prob, self.max_len, self.max_len_eval, self.cache = subset_prob, max_len, max_len_eval, cache
+        self.mask_fill, self.part_skip_empty, self.mismatch, self.saturating = (
+            mask_fill,
+            part_skip_empty,
+            mismatch,
+            saturating,
+        )
+        self.gammas, self.length_norm, self.ca_noise = tuple(gammas or (4.0, 5.0, 10.0)), length_norm, ca_noise
+        self.z_dim, self.c_dim, self.code_dim = z_dim, c_dim, code_dim
+        self.lr, self.betas, self.fused = lr, tuple(betas or (0.5, 0.999)), fused
+        self.real, self.fake = ADVERSARIAL[adversarial]
+
+        self.generator = Generator(
+            image_size=image_size,
+            ngf=ngf,
+            code_dim=code_dim,
+            z_dim=z_dim,
+            c_dim=c_dim,
+            residual_blocks=residual_blocks,
+            masks=masks,
+            mask_levels=mask_levels,
+            mask_channels=mask_channels,
+            mask_channels_max=mask_channels_max,
+            legacy=legacy,
+        )
+        self.sides = (image_size // 4, image_size // 2, image_size)
+        self.foreground = self.has("fg") or self.has("fg_part")
+
+        def judges(*, conditional: bool, parts: bool) -> nn.ModuleList:
+            sizes: dict[str, Any] = {"ndf": ndf, "code_dim": code_dim, "part_mode": part_mode}
+            return nn.ModuleList(
+                Discriminator(side=side, conditional=conditional, parts=parts, **sizes) for side in self.sides
+            )
+
+        self.discriminator = judges(conditional=True, parts=self.has("part"))
+        self.discriminator_fg = judges(conditional=False, parts=self.has("fg_part")) if self.foreground else None
+        for net in (self.generator, self.discriminator, self.discriminator_fg):
+            if net is not None:
+                initialise(net)
+        self.average_generator(buffers=ema_buffers, from_start=True)
+        self.data_name = ""
+        self.text_encoder = self.image_encoder = None
+
+    def has(self, term: str) -> bool:
+        """Whether a discriminator term is part of this model."""
+        return self.loss["d"][term] is not None
+
+    def examples(self) -> dict[str, tuple[Tensor, ...]]:
+        """Inputs of each network for `task=describe`, on the device in force."""
+        z, sent, words = torch.empty(2, self.z_dim), torch.empty(2, self.code_dim), torch.empty(2, self.code_dim, 8)
+        inputs: tuple[Tensor, ...] = (z, sent, words, torch.zeros(2, 8, dtype=torch.bool))
+        if self.masked:
+            inputs += (torch.empty(2, 1, self.image_size, self.image_size),)
+        found: dict[str, tuple[Tensor, ...]] = {"generator": inputs}
+        for k, side in enumerate(self.sides):
+            found[f"discriminator.{k}"] = (torch.empty(2, 3, side, side), sent)
+            found[f"discriminator_fg.{k}"] = (torch.empty(2, 3, side, side),)
+        return found
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            records = self.trainer.datamodule.records  # type: ignore[attr-defined]
+            self.data_name = records.name
+            self.read_conditions(records)
+
+    # ---- one training step (Sec. 3; D before G as in AG)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> None:
+        opt_g, opt_d = self.opts()
+        assert self.conditions is not None
+        codes = self.conditions.codes(batch["row"], batch.get("caption"), train=True)
+        real, masks = self.pyramid(batch["image"]), self.mask_pyramid(batch.get("mask"))
+        other = mismatch(batch["label"], self.mismatch)
+        z = torch.randn(len(codes.sent), self.z_dim, device=self.device)
+        mask = masks[-1] if self.masked else None
+        drawn = self.generator(z, codes.sent, codes.words, codes.pad, mask)  # once: both updates read it
+
+        with self.toggled_optimizer(opt_d):
+            stages = (self.d_terms(k, real[k], drawn.images[k].detach(), masks[k], codes.sent, other) for k in range(3))
+            self.descend(opt_d, stages, self.loss["d"], "d", batch_idx)
+        with self.toggled_optimizer(opt_g):
+            ends = [*drawn.images, drawn.mu, drawn.logvar]
+            leaves = [end.detach().float().requires_grad_() for end in ends]
+            parts = self.g_terms(leaves, masks, codes, batch["label"])
+            through = list(zip(ends, leaves, strict=True))
+            self.descend(opt_g, parts, self.loss["g"], "g", batch_idx, through)
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """B,3,S,S -> at S/4, S/2 and S: antialiased bilinear, each from the full size (AG datasets.py)."""
+        small = (F.interpolate(images, (side, side), mode="bilinear", antialias=True) for side in self.sides[:2])
+        return (*small, images)
+
+    def mask_pyramid(self, mask: Tensor | None) -> tuple[Tensor | None, ...]:
+        """m: B,1,S,S in {0, 1} -> at S/4, S/2 and S: the area's mean, >= 0.5."""
+        if mask is None:
+            if self.masked or self.foreground:
+                raise UserError("this model reads masks and the batch has none: add mask to data.reads.")
+            return (None, None, None)
+        return (*((F.avg_pool2d(mask, factor) >= 0.5).float() for factor in (4, 2)), mask)
+
+    def under(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The foreground alone, x (*) m; 0 (grey) elsewhere, or `mask_fill`."""
+        return images * mask + self.mask_fill * (1 - mask)
+
+    def d_terms(
+        self, k: int, x: Tensor, f: Tensor, mask: Tensor | None, sent: Tensor, other: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Eq. 1, 2, 4, 5 at stage k. Real and generated, whole and cut images are never one BN batch."""
+        net = cast(Discriminator, self.discriminator[k])
+        h, h_f = net.trunk(x), net.trunk(f)
+        scores = {"real": net.uncond(h), "fake": net.uncond(h_f), "cond_real": net.cond(h, sent)}
+        if self.has("cond_fake"):
+            scores["cond_fake"] = net.cond(h_f, sent)
+        terms = {name: (self.real if name.endswith("real") else self.fake)(score) for name, score in scores.items()}
+        own, wrong = other
+        kept = len(own) > 0  # a batch of one class has no mismatch
+        terms["mismatch"] = self.fake(net.cond(h[own], sent[wrong])) if kept else x.new_zeros(())
+        if self.has("part"):
+            terms["part"] = self.real(net.part(x, h)) + self.fake(net.part(f, h_f))
+        if self.discriminator_fg is not None and mask is not None:
+            net = cast(Discriminator, self.discriminator_fg[k])
+            x, f = self.under(x, mask), self.under(f, mask)
+            h, h_f = net.trunk(x), net.trunk(f)
+            if self.has("fg"):
+                terms["fg"] = self.real(net.uncond(h)) + self.fake(net.uncond(h_f))
+            if self.has("fg_part"):
+                terms["fg_part"] = self.of_parts(net.part(x, h), mask, True) + self.of_parts(
+                    net.part(f, h_f), mask, False
+                )
+        for name, score in scores.items():
+            self.pending[f"train/score_{name}_{self.sides[k]}"] = score.detach().float().mean()
+        if k == 2:
+            self.gradient_norms(terms, self.discriminator[k].parameters(), "d")
+        return terms
+
+    def of_parts(self, scores: Tensor, mask: Tensor, real: bool) -> Tensor:
+        """Cost of the B,4 logits of the foreground's quadrants: all alike, or with `part_skip_empty` those that show
+        something of it."""
+        cost = self.real if real else self.fake
+        if not self.part_skip_empty:
+            return cost(scores)
+        shown = F.adaptive_avg_pool2d(mask, 2).flatten(1) > EMPTY  # TL, TR, BL, BR
+        return cost(scores[shown]) if bool(shown.any()) else scores.sum() * 0
+
+    def g_cost(self, scores: Tensor) -> Tensor:
+        """-log D(f), or with `saturating` the log(1 - D(f)) of Eq. 7 as printed."""
+        return -self.fake(scores) if self.saturating else self.real(scores)
+
+    def g_terms(
+        self, leaves: list[Tensor], masks: tuple[Tensor | None, ...], codes: Codes, labels: Tensor
+    ) -> Iterator[dict[str, Tensor]]:
+        """The generator's terms on its outputs, stage by stage, then what the last image and the statistics add.
+
+        leaves: f at the three stages, mu, logvar. The discriminators are those after their update, and frozen.
+        """
+        for k in range(3):
+            net, f, mask = cast(Discriminator, self.discriminator[k]), leaves[k], masks[k]
+            h = net.trunk(f)
+            terms = {"uncond": self.g_cost(net.uncond(h))}
+            if self.has("cond_fake"):
+                terms["cond"] = self.g_cost(net.cond(h, codes.sent))
+            if self.has("part"):
+                terms["part"] = self.g_cost(net.part(f, h))
+            if self.discriminator_fg is not None and mask is not None:
+                judge, shown = cast(Discriminator, self.discriminator_fg[k]), self.under(f, mask)
+                h = judge.trunk(shown)
+                if self.has("fg"):
+                    terms["fg"] = self.g_cost(judge.uncond(h))
+                if self.has("fg_part"):
+                    scores = judge.part(shown, h)
+                    terms["fg_part"] = (
+                        self.g_cost(scores) if not self.part_skip_empty else self.of_parts(scores, mask, True)
+                    )
+            if k == 2:
+                self.gradient_norms(terms, [f], "g")
+            yield terms
+        assert self.image_encoder is not None
+        regions, code = self.image_encoder(leaves[2])
+        found = damsm_loss(
+            regions,
+            code,
+            codes.words,
+            codes.sent,
+            codes.pad,
+            labels,
+            gammas=self.gammas,
+            length_norm=self.length_norm,
+        )
+        terms = {"damsm": torch.stack(list(found.values())).sum()}
+        self.gradient_norms(terms, [leaves[2]], "g")
+        self.pending |= {f"train/damsm_{name}": value.detach() for name, value in found.items()}
+        yield terms | {"kl": kl(leaves[3], leaves[4])}
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam at a constant rate: one for G, one for all discriminators."""
+        judges = [*self.discriminator.parameters()]
+        judges += [] if self.discriminator_fg is None else self.discriminator_fg.parameters()
+        betas = (float(self.betas[0]), float(self.betas[1]))
+        sides = (self.generator.parameters(), judges)
+        return [torch.optim.Adam(side, lr=self.lr, betas=betas, fused=self.fused) for side in sides]
+
+    # ---- files
+
+    def export(self) -> dict[str, Any]:
+        """One file that draws birds from names of attributes: see finegan/exported.py."""
+        from finegan.exported import export_finegan  # it builds a FineGAN, so it imports this module
+
+        return export_finegan(self, self.data_name)
+
+    def restore(self, path: str | Path) -> None:
+        """Weights of a checkpoint, of an exported file, or of AttnGAN's published generator."""
+        from finegan.exported import restore
+
+        restore(self, path)

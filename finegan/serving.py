@@ -1,0 +1,147 @@
+"""A generator with its frozen encoders, as evaluation, figures and export use it: conditions in, birds out.
+
+B batch, L tokens of a condition, D width of its codes, S image side.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.blocks import Frozen
+from common.data.records import Records, Sample
+from common.errors import UserError
+from common.gan import GANModule, paired_noise
+from finegan.conditions import (
+    Codes,
+    Conditions,
+    Sequences,
+    attribute_sequences,
+    caption_sequences,
+    parse_attributes,
+    parse_sentence,
+)
+from finegan.damsm import Encoders, load_encoders
+from finegan.networks import Drawn, Generator
+
+
+class Painter(GANModule):
+    """What FineGAN needs besides its training; the settings are FineGAN's."""
+
+    generator: Generator
+    inputs: str
+    damsm_file: str | None
+    cleaned: str | None
+    masked: bool
+    min_certainty: int
+    subset_prob: float
+    max_len: int
+    max_len_eval: int
+    cache: bool
+    ca_noise: bool
+    z_dim: int
+    c_dim: int
+    code_dim: int
+    encoders: Encoders | None = None
+    conditions: Conditions | None = None
+    text_encoder: Frozen | None
+    image_encoder: Frozen | None
+
+    # ---- conditions
+
+    def read_conditions(self, records: Records | None = None) -> None:
+        """Loads the frozen DAMSM encoders and, given records, the sequences of all their conditions (Sec. 3.1)."""
+        if self.encoders is None:
+            if self.damsm_file is None:
+                raise UserError(
+                    "FineGAN needs the DAMSM encoders: give model.damsm=FILE, or run `python run.py model=damsm` first."
+                )
+            self.take_encoders(load_encoders(self.damsm_file, legacy=bool(self.hparams["legacy"])))
+        assert self.encoders is not None
+        assert self.text_encoder is not None
+        if records is not None:
+            self.conditions = Conditions(
+                encoder=self.text_encoder,
+                sequences=self.sequences(records),
+                max_len_train=self.max_len,
+                max_len_eval=self.max_len_eval,
+                subset_prob=self.subset_prob,
+                cache=self.cache,
+            )
+
+    def take_encoders(self, encoders: Encoders) -> None:
+        """Encoders of this model's kind of input. UserError for others (Table 2's rows have encoders of their own)."""
+        encoders.check(inputs=self.inputs, cleaned=self.cleaned, code_dim=self.code_dim)
+        self.encoders = encoders.to(self.device)
+        self.text_encoder, self.image_encoder = encoders.text, encoders.image
+        self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def sequences(self, records: Records) -> Sequences:
+        assert self.encoders is not None
+        if self.inputs == "text":
+            return caption_sequences(records, names=self.encoders.names)
+        return attribute_sequences(records, inputs=self.inputs, cleaned=self.cleaned, min_certainty=self.min_certainty)
+
+    def codes(self, row: Tensor, caption: Tensor | None = None) -> Codes:
+        """Codes of the conditions of images as evaluation reads them, without random subsets. row, caption: B int64."""
+        assert self.conditions is not None, "read_conditions(records) comes first"
+        return self.conditions.codes(row, caption, train=False)
+
+    def encode(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> Codes:
+        """Codes of free conditions: sentences with inputs=text, else a list of attribute names each."""
+        self.read_conditions()
+        assert self.encoders is not None
+        assert self.text_encoder is not None
+        names = self.encoders.names
+        if self.inputs == "text":
+            ids = [parse_sentence(str(text), names) for text in texts]
+        else:
+            ids = [parse_attributes([text] if isinstance(text, str) else text, names) for text in texts]
+        return Conditions.of_ids(self.text_encoder, ids)
+
+    # ---- serving
+
+    def before_scoring(self, data: Any) -> None:
+        self.read_conditions(data.records)
+
+    def noise(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """z B,z_dim and the noise of the conditioning augmentation B,c_dim, the same for the same id."""
+        both = paired_noise(ids, self.z_dim + self.c_dim).to(self.device)
+        return both[:, : self.z_dim], both[:, self.z_dim :]
+
+    @torch.no_grad()
+    def draw(self, codes: Codes, mask: Tensor | None, z: Tensor, eps: Tensor) -> Drawn:
+        """The averaged generator as evaluation runs it, in float32. mask: B,1,S,S; None where the model reads none."""
+        net = self.serving.eval()
+        with torch.autocast(self.device.type, enabled=False):
+            eps = eps if self.ca_noise else torch.zeros_like(eps)
+            return net(z, codes.sent, codes.words, codes.pad, mask if self.masked else None, eps)
+
+    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
+        """f at S for each item's own condition and mask; noise from the item's id, else from `generator`."""
+        codes = self.codes(batch["row"], batch.get("caption"))
+        if "pair" in batch:
+            z, eps = self.noise(batch["pair"])
+        else:
+            device = generator.device if generator is not None else self.device
+            size = (len(codes.sent), self.z_dim + self.c_dim)
+            z, eps = (
+                torch.randn(size, generator=generator, device=device)
+                .to(self.device)
+                .split([self.z_dim, self.c_dim], dim=1)
+            )
+        return self.draw(codes, batch.get("mask"), z, eps).images[-1]
+
+    def spoken(self, batch: Sample, records: Records) -> list[str]:
+        """The condition of each item in words."""
+        assert self.conditions is not None
+        return self.conditions.spoken(batch["row"], batch.get("caption"))
+
+    def grid(self, batch: Sample) -> dict[str, Tensor]:
+        """Columns of the picture of progress: x, its mask, two draws from its condition, and the first at S/4."""
+        rng = torch.Generator().manual_seed(0)
+        columns = {"x": batch["image"]}
+        if self.masked:
+            columns["m"] = (2 * batch["mask"] - 1).expand(-1, 3, -1, -1)
+        return columns | {"f": self.sample(batch, rng), "f, other noise": self.sample(batch, rng)}
