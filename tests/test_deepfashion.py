@@ -145,6 +145,15 @@ def test_items_are_held_back_until_there_are_enough_pairs():
     assert held_items(key for key in keys) == held_items(keys)  # also of a generator
 
 
+def test_the_first_pairs_of_the_complete_data_set_fall_on_their_sides():
+    """As many items as there, five photos of each; papers/ggb.md, check 12, names an item of either side."""
+    keys = [f"{FOLDERS[n % 23]}/id_{n:08d}/01_{name}" for n in range(1, 7983) for name in (*VIEWS, "7_additional")]
+    held = held_items(keys)
+    assert len(held) == 640  # 640 * 20 = 12,800
+    assert "id_00007328" in held
+    assert "id_00005000" not in held
+
+
 LISTS = Path(os.environ.get("DATA_ROOT", "data"))
 
 

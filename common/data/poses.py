@@ -77,7 +77,7 @@ def pose_mask(joints: Tensor, side: int, *, radius: float = 4.0) -> Tensor:
     Every limb whose ends are both there, `radius` wide to each side, closed with a 5 x 5 window. PG2 stamps discs
     every 4 pixels along a limb; here it is the whole strip, at most half a pixel more at its edge.
     """
-    drawn = (_limb_distances(joints, side, MASK_LIMBS) <= radius).any(1, keepdim=True).float()
+    drawn = (_limb_distances(joints, side, MASK_LIMBS).amin(1, keepdim=True) <= radius**2).float()
     widened = F.max_pool2d(drawn, 5, 1, 2)
     return -F.max_pool2d(-widened, 5, 1, 2)
 
@@ -97,21 +97,23 @@ def _offsets(joints: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _limb_distances(joints: Tensor, side: int, limbs: tuple[tuple[int, int], ...]) -> Tensor:
-    """Of every pixel from each limb: B,L,S,S, infinite where an end is missing."""
+    """Squared, of every pixel from each limb: B,L,S,S, infinite where an end is missing."""
     start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*limbs, strict=True))
     dx, dy = _offsets(joints, side)
     x, y = dx[:, start][:, :, None, :], dy[:, start][:, :, :, None]
-    along = (joints[:, end] - joints[:, start]).float()[..., None, None]  # B,L,2,1,1
-    ax, ay = along[:, :, 0], along[:, :, 1]
-    t = ((x * ax + y * ay) / (ax.square() + ay.square()).clamp(min=1)).clamp(0, 1)
-    distance = ((x - t * ax).square() + (y - t * ay).square()).sqrt()
+    way = (joints[:, end] - joints[:, start]).float()
+    length = way.norm(dim=-1, keepdim=True)
+    ux, uy = (way / length.clamp(min=1))[..., None, None].unbind(2)
+    along, across = x * ux + y * uy, x * uy - y * ux
+    beyond = along - along.clamp(torch.zeros_like(length)[..., None], length[..., None])  # past either end
     seen = present(joints)
-    return distance.masked_fill(~(seen[:, start] & seen[:, end])[..., None, None], torch.inf)
+    squared = across.square_().addcmul_(beyond, beyond)
+    return squared.masked_fill_(~(seen[:, start] & seen[:, end])[..., None, None], torch.inf)
 
 
 def _stickman(joints: Tensor, side: int, half_width: float) -> Tensor:
     """B,3,S,S in [-1, 1]; where limbs cross, the later one of LIMBS is seen; edges fade over a pixel."""
-    cover = (half_width + 0.5 - _limb_distances(joints, side, LIMBS)).clamp(0, 1)  # B,L,S,S
+    cover = (half_width + 0.5 - _limb_distances(joints, side, LIMBS).sqrt()).clamp(0, 1)  # B,L,S,S
     below = torch.flip(torch.cumprod(torch.flip(1 - cover, [1]), 1), [1])  # what limb l and the later ones let through
     weight = cover * F.pad(below[:, 1:], (0, 0, 0, 0, 0, 1), value=1.0)
     return torch.einsum("blhw,lc->bchw", weight, _colours(len(LIMBS), joints.device)) * 2 - 1
