@@ -173,6 +173,20 @@ def test_the_split_of_the_complete_data_set():
     assert digests[1] == "96c78ef47cc973809e29ff4d5bb17b8935e608010a99236ed1d3e38b207b09c5"
 
 
+@pytest.mark.skipif(not list(LISTS.glob("*/train.lst")), reason="PATN's lists are not here")
+def test_the_pairs_of_patns_lists():
+    """papers/ggb.md, check 12: with the photos of garments alone."""
+    wanted = {
+        "train": (154_758, 146_680, "ebee76cc9378cf752893b93dc43089c4b80931e7537bf71948195a0233604c54"),
+        "test": (12_860, 12_800, "87ec27bdcc7037873d675cab82ff5c8dea3a9babde844343e2621162228f3848"),
+    }
+    for part, (total, most, sha) in wanted.items():
+        keys = [key for name in next(LISTS.glob(f"*/{part}.lst")).read_text().split() if (key := parse(name))]
+        pairs, left = drawn_pairs(keys, most)
+        assert len(pairs) + len(left) == total
+        assert hashlib.sha256(csv_text(pairs).encode()).hexdigest() == sha
+
+
 # --- the reader -------------------------------------------------------------------------------------------------------
 
 
