@@ -1,0 +1,273 @@
+"""AttnGAN's published files (taoxugit/AttnGAN), read unchanged and written back.
+
+    netG*.pth, bird_AttnGAN2.pth   the averaged generator: 82 tensors from before PyTorch 0.4.1, since then 97
+    netD{0,1,2}.pth                the discriminators at S/4, S/2 and S
+    text_encoder*.pth              DAMSM's encoders; the number is that of the epoch
+    image_encoder*.pth
+    captions.pickle                [train captions, test captions, ixtoword, wordtoix]; id 0, "<end>", is padding
+
+Ours have the same names of weights and in addition `mask_net.*` in netG and `PART_DNET.*` in netD; in place of
+captions.pickle they have names.json, what the tokens say. AttnGAN has no counterpart of the foreground discriminators.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from common.blocks import Frozen
+from common.classifier import file_hash
+from common.data.pickles import read_pickle
+from common.errors import UserError
+from common.weights import check_fit, load_strict, on_cpu, read_state, without_parallel
+from finegan.damsm import Encoders, ImageEncoder
+from finegan.discriminators import Discriminator
+from finegan.networks import Generator, RNNEncoder, warm_start
+
+if TYPE_CHECKING:
+    from finegan.model import FineGAN
+
+Net = TypeVar("Net", bound=nn.Module)
+
+KINDS = {  # of files: a weight that no other has
+    "generator": "img_net1.img.0.weight",
+    "discriminator": "UNCOND_DNET.outlogits.0.weight",
+    "text encoder": "rnn.weight_ih_l0",
+    "image encoder": "emb_features.weight",
+}
+COCO = 27_297  # words of AttnGAN's other published vocabulary; CUB's has 5,450
+NAMES = "names.json"
+
+
+def read_kind(path: str | Path, kind: str) -> dict[str, Tensor]:
+    """The state dict of a file of one of KINDS. UserError for another file."""
+    state = without_parallel(read_state(path))
+    if KINDS[kind] not in state:
+        found = next((f"a {name}" for name, mark in KINDS.items() if mark in state), "something else")
+        raise UserError(f"{path} holds {found}, no {kind} of AttnGAN: give that file.")
+    return state
+
+
+# ---- generator and discriminators
+
+
+def generator_sizes(state: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
+    """Arguments of the Generator whose state this is, `legacy` apart. UserError for half a generator.
+
+    Masks are taken to enter at every side for which features are computed.
+    """
+    for key in ("ca_net.fc.weight", "h_net1.fc.0.weight"):
+        if key not in state:
+            raise UserError(f"{source} lacks {key} of a generator: it is not whole, take the original file.")
+    c_dim = len(state["ca_net.fc.weight"]) // 4  # half of it a gate, the rest mu and logvar
+    masks = {
+        int(key[13:-9]): len(value) for key, value in state.items() if re.fullmatch(r"mask_net.down\d+.0.weight", key)
+    }
+    sizes: dict[str, Any] = {
+        "image_size": 16 << count(r"h_net1\.upsample\d+\.1\.weight", state),
+        "ngf": state["img_net1.img.0.weight"].shape[1],
+        "code_dim": state["ca_net.fc.weight"].shape[1],
+        "z_dim": state["h_net1.fc.0.weight"].shape[1] - c_dim,
+        "c_dim": c_dim,
+        "residual_blocks": count(r"h_net2\.residual\.\d+\.block\.0\.weight", state),
+        "masks": bool(masks),
+    }
+    if masks:
+        sizes |= {"mask_levels": None if min(masks) == 4 else sorted(masks)}
+        sizes |= {"mask_channels": masks[max(masks)], "mask_channels_max": max(masks.values())}
+    return sizes
+
+
+def count(pattern: str, state: Mapping[str, Tensor]) -> int:
+    return sum(re.fullmatch(pattern, key) is not None for key in state)
+
+
+def load_generator(path: str | Path, *, legacy: bool = True) -> Generator:
+    """The generator of a file, on the CPU and in eval mode. legacy: attention padding as in AttnGAN's code."""
+    state = read_kind(path, "generator")
+    with torch.device("meta"):
+        generator = Generator(**generator_sizes(state, path), legacy=legacy)
+    return fill(generator, state, path)
+
+
+def load_discriminator(path: str | Path) -> Discriminator:
+    """The discriminator of a file, on the CPU and in eval mode."""
+    state = read_kind(path, "discriminator")
+    channels = state[KINDS["discriminator"]].shape[1]
+    joint = state.get("COND_DNET.jointConv.0.weight")
+    halvings = count(r"img_code_s16\.(0|2|5|8)\.weight", state) + count(r"img_code_s(?!16)\d+\.0\.weight", state)
+    with torch.device("meta"):
+        net = Discriminator(
+            side=4 << halvings,
+            ndf=channels // 8,
+            code_dim=256 if joint is None else joint.shape[1] - channels,
+            conditional=joint is not None,
+            parts="PART_DNET.outlogits.0.weight" in state,
+        )
+    return fill(net, state, path)
+
+
+def fill(net: Net, state: Mapping[str, Tensor], source: str | Path) -> Net:
+    """A network built on the meta device, with a file's weights; `net` is used up."""
+    check_fit(net, state, ("num_batches_tracked",), source)
+    counters = {key: torch.tensor(0) for key in net.state_dict() if key.endswith("num_batches_tracked")}
+    net.load_state_dict(counters | dict(state), assign=True)
+    return net.requires_grad_(False).eval()
+
+
+def import_attngan(model: "FineGAN", folder: str | Path) -> None:
+    """Starts a model from the netG*.pth of the last epoch and the netD{0,1,2}.pth of a folder; encoders are its own.
+
+    What AttnGAN has not stays as it is: a model with masks draws what the file's generator draws, whatever the mask.
+    """
+    files = {"netG*.pth": last(Path(folder), "netG")} | {
+        f"netD{k}.pth": Path(folder, f"netD{k}.pth") for k in range(len(model.discriminator))
+    }
+    refuse_missing(Path(folder), [name for name, path in files.items() if path is None or not path.is_file()])
+    path, *others = (path for path in files.values() if path is not None)
+    take_generator(model, path)
+    for net, other in zip(model.discriminator, others, strict=True):
+        mine = {key: value for key, value in net.state_dict().items() if key.startswith("PART_DNET.")}
+        load_strict(net, mine | read_kind(other, "discriminator"), source=other)
+
+
+def take_generator(model: "FineGAN", path: str | Path) -> None:
+    """The generator of a file for a model's own and its average."""
+    state = read_kind(path, "generator")
+    if model.masked and not generator_sizes(state, path)["masks"]:
+        warm_start(model.generator, state)
+    else:
+        load_strict(model.generator, state, source=path)
+    if model.ema_generator is not None:
+        model.ema_generator.module.load_state_dict(model.generator.state_dict())
+
+
+# ---- encoders
+
+
+def load_published_encoders(folder: str | Path, *, legacy: bool = True) -> Encoders:
+    """The frozen encoders of a folder of published files. legacy: the image encoder resizes as in AttnGAN's time."""
+    return encoders_of(read_published(folder), legacy=legacy)
+
+
+def read_published(folder: str | Path) -> dict[str, Any]:
+    """What text_encoder*.pth, image_encoder*.pth and captions.pickle (or names.json) of a folder hold.
+
+    {names, inputs, cleaned_hash, config, hash, text, image} as Encoders has them, the last two as state dicts on the
+    CPU. Of several the last epoch's are read. UserError names all that is missing at once, a file that is another
+    network's, and a vocabulary that is not the encoder's.
+    """
+    folder = Path(folder)
+    text_file = last(folder, "text_encoder") or folder / "text_encoder*.pth"
+    image_file = text_file.with_name(text_file.name.replace("text", "image", 1))
+    vocabulary = next((path for name in ("captions.pickle", NAMES) if (path := folder / name).is_file()), None)
+    missing = [path.name for path in (text_file, image_file) if not path.is_file()]
+    refuse_missing(folder, missing + (["captions.pickle"] if vocabulary is None else []))
+    assert vocabulary is not None
+    told: dict[str, Any] = {"inputs": "text", "cleaned_hash": None}
+    if vocabulary.name == NAMES:
+        told = json.loads(vocabulary.read_text(encoding="utf-8"))
+    else:
+        told["names"] = read_vocabulary(vocabulary)
+    states = {"text": read_kind(text_file, "text encoder"), "image": read_kind(image_file, "image encoder")}
+    sizes = text_sizes(states["text"], text_file)
+    check_vocabulary(sizes["tokens"], len(told["names"]) + 1, text_file, vocabulary)
+    with torch.device("meta"):
+        check_fit(RNNEncoder(**sizes), states["text"], (), text_file)
+        check_fit(ImageEncoder(code_dim=sizes["code_dim"]), states["image"], ("num_batches_tracked",), image_file)
+    config = {key: sizes[key] for key in ("word_dim", "code_dim")} | {"trunk": "inception_v3", "image_size": 299}
+    digest = hashlib.sha256("\n".join([file_hash(text_file), file_hash(image_file), *told["names"]]).encode())
+    return told | {"names": tuple(told["names"]), "config": config, "hash": digest.hexdigest()[:8]} | states
+
+
+def text_sizes(state: Mapping[str, Tensor], source: str | Path) -> dict[str, int]:
+    """Arguments of the RNNEncoder whose state this is; the vocabulary's size is the checkpoint's."""
+    if "encoder.weight" not in state:
+        raise UserError(f"{source} lacks encoder.weight of a text encoder: it is not whole, take the original file.")
+    tokens, word_dim = state["encoder.weight"].shape
+    return {"tokens": tokens, "word_dim": word_dim, "code_dim": 2 * state["rnn.weight_ih_l0"].shape[0] // 4}
+
+
+def encoders_of(content: Mapping[str, Any], *, legacy: bool = False) -> Encoders:
+    """Frozen encoders from names, config, states and so on, as `read_published` gives them."""
+    config, names = content["config"], tuple(content["names"])
+    text = RNNEncoder(tokens=len(names) + 1, word_dim=config["word_dim"], code_dim=config["code_dim"])
+    image = ImageEncoder(**{key: config[key] for key in ("code_dim", "image_size", "trunk")}, legacy=legacy)
+    text.load_state_dict(content["text"])
+    image.load_state_dict(content["image"])
+    return Encoders(
+        text=Frozen(text),
+        image=Frozen(image),
+        names=names,
+        **{key: content[key] for key in ("inputs", "hash", "config", "cleaned_hash")},
+    )
+
+
+def last(folder: Path, stem: str) -> Path | None:
+    """<stem>N.pth or <stem>_epoch_N.pth with the highest N; one without a number only where it is alone."""
+    files = {
+        int(match[1] or -1): path
+        for path in folder.glob(f"{stem}*.pth")
+        if (match := re.fullmatch(rf"{stem}\D*(\d*)\.pth", path.name))
+    }
+    return files[max(files)] if files else None
+
+
+def refuse_missing(folder: Path, names: list[str]) -> None:
+    if names:
+        raise UserError(f"{folder} lacks {', '.join(names)}: put all files of one AttnGAN distribution there.")
+
+
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """Words 1, 2, ... of captions.pickle."""
+    content = read_pickle(path)
+    words = content[2] if isinstance(content, list) and len(content) == 4 else None
+    if not isinstance(words, dict) or set(words) != set(range(len(words))):
+        raise UserError(f"{path} is not [train captions, test captions, ixtoword, wordtoix]: take AttnGAN's own file.")
+    return tuple(str(words[i]) for i in range(1, len(words)))
+
+
+def check_vocabulary(rows: int, words: int, encoder: Path, vocabulary: Path) -> None:
+    """An encoder's rows are the words of its vocabulary, padding included. UserError says what else it may be."""
+    if rows == words:
+        return
+    if COCO in (rows, words):
+        why = f"COCO's is the one of {COCO:,}, give files of one data set"
+    elif words <= 1:
+        why = "it is empty, as where AttnGAN found no captions to build it from, take the original file"
+    else:
+        why = "it was built anew from other captions, take the file that the encoder was trained with"
+    raise UserError(f"{encoder} reads {rows:,} words and the vocabulary {vocabulary} has {words:,}: {why}.")
+
+
+# ---- back
+
+
+def export_attngan(model: "FineGAN", folder: str | Path, *, discriminators: bool = True) -> None:
+    """Writes netG.pth (the average), netD{0,1,2}.pth, both encoders and names.json into a folder.
+
+    In the format that PyTorch reads from 0.4 on. discriminators: False for a model from an exported file, which has
+    none that are trained. UserError for encoders that AttnGAN has no network for.
+    """
+    model.read_conditions()
+    encoders = model.encoders
+    assert encoders is not None
+    if encoders.config["trunk"] != "inception_v3":
+        raise UserError(
+            f"the image encoder's trunk is {encoders.config['trunk']}, which AttnGAN has not: train model=damsm with "
+            "model.trunk=inception_v3 and export a model of that."
+        )
+    nets = {"netG": model.serving, "text_encoder": encoders.text.net, "image_encoder": encoders.image.net}
+    nets |= {f"netD{k}": net for k, net in enumerate(model.discriminator) if discriminators}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, net in nets.items():
+        state = {key: value.contiguous() for key, value in on_cpu(net.state_dict()).items()}
+        torch.save(state, folder / f"{name}.pth", _use_new_zipfile_serialization=False)
+    told = {"inputs": encoders.inputs, "cleaned_hash": encoders.cleaned_hash, "names": list(encoders.names)}
+    (folder / NAMES).write_text(json.dumps(told, indent=1), encoding="utf-8")
