@@ -82,6 +82,6 @@ def pairs_of(records: Records, split: str) -> np.ndarray:
     """P,2 int64 rows of source and target. UserError where the records have none."""
     if not len(pairs := records.pose_pairs.get(split, np.zeros((0, 2), np.int64))):
         raise UserError(
-            f"{records.name} in {records.root} has no {split} pairs of a person in two poses: it takes data=deepfashion."
+            f"{records.name} in {records.root} has no {split} pairs of one person in two poses: use data=deepfashion."
         )
     return pairs
