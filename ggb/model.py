@@ -4,6 +4,7 @@ B batch, S side of the image. x source photo, y target photo, c pose label map, 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -11,9 +12,12 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from common.classifier import read_weights
 from common.data.records import Sample
 from common.errors import UserError
 from common.losses import ADVERSARIAL, weighted
+from common.weights import check_fit
+from ggb.checkpoints import from_pix2pix, is_pix2pix
 from ggb.losses import reconstruction
 from ggb.networks import NORMS, Discriminator, Generator, GuidingBlocks, downsized, known_levels
 from ggb.serving import PoseGAN
@@ -257,6 +261,20 @@ class GGB(PoseGAN):
             self.pending |= {f"train/{name}/{n}": v.detach() for n, v in zip(self.levels, values, strict=False)}
         known = self.loss["ggb"]
         return {name: torch.stack(values).sum() for name, values in costs.items() if known[name] is not None}
+
+    # ---- files
+
+    def restore(self, path: str | Path) -> None:
+        """Weights of a checkpoint, of an exported file, or of pix2pix's `unet_128`."""
+        content = read_weights(path)
+        if not is_pix2pix(content):
+            super().restore(path)
+            return
+        state = from_pix2pix(content, path)
+        nets = [self.generator] if self.ema_generator is None else [self.generator, self.ema_generator.module]
+        for net in nets:
+            check_fit(net, state, (), path)
+            net.load_state_dict(state)
 
     # ---- whose weights are whose
 
