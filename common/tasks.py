@@ -61,7 +61,7 @@ def load_data(cfg: Config) -> ImageData:
     reader = build(
         spec["reader"],
         root=str(root),
-        captions=spec["captions"] if "caption" in spec["reads"] else "none",
+        captions=spec["captions"] if "caption" in spec["reads"] or cfg.get("other") else "none",
         allow_missing=spec["allow_missing"],
         masks="mask" in spec["reads"],
         attributes="attributes" in spec["reads"],
@@ -82,10 +82,13 @@ def drawn(cfg: Config) -> Path:
     return root
 
 
-def supply(cfg: Config, door: Door) -> None:
-    """Fills in the files of the networks that the model needs, training those that are absent."""
+def supply(cfg: Config, door: Door, *, networks: bool = True) -> None:
+    """Fills in the files of the networks and jobs that the model needs, making those that are absent.
+
+    networks=False: of jobs alone.
+    """
     for key, need in needed(cfg).items():
-        if cfg["model"].get(key) is None:
+        if cfg["model"].get(key) is None and (networks or "prepare" in need):
             cfg["model"][key] = str(obtain(need, cfg["words"], door))
 
 
@@ -193,15 +196,18 @@ def evaluate(cfg: Config, door: Door) -> None:
 def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
     """The model of a run, a checkpoint or an exported file, with its text table, ready to serve."""
     folder = RunFolder.of(cfg)
-    whole = exported(cfg, folder)
-    path = Path(cfg["checkpoint"] or (whole if whole.is_file() else folder.last))
+    own = exported(cfg, folder)
+    path = Path(cfg["checkpoint"] or (own if own.is_file() else folder.last))
     if not path.is_file():
         named = "checkpoint" if cfg["checkpoint"] else "run"
         raise UserError(
             f"there is no {named} at {path}: train it with the same command and task=fit, or give checkpoint=FILE"
         )
-    if path.suffix == ".ckpt":  # an exported file holds what it needs
-        supply(cfg, door)
+    # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
+    whole = path.suffix in (".pt", ".pth")
+    if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
+        supply(cfg, door, networks=not whole)
+    cfg["checkpoint"] = str(path)  # pictures say what drew them
     data = load_data(cfg)
     model = build(cfg["model"])
     model.restore(path)
@@ -271,6 +277,9 @@ def export_as(cfg: Config, door: Door) -> None:
         raise UserError(
             f"layout={cfg['layout']} is not known for model={cfg['chosen']['model']}: choose one of {known}"
         )
+    folder = RunFolder.of(cfg)
+    if not cfg["checkpoint"] and folder.last.is_file():
+        cfg["checkpoint"] = str(folder.last)  # which has discriminators that are trained
     model, _, folder = trained(cfg, door)
     path = Path(cfg["output"]).expanduser() if cfg["output"] else folder.path / "export"
     if cfg["layout"] == "suite":
@@ -278,7 +287,7 @@ def export_as(cfg: Config, door: Door) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         export(model, path)
     else:
-        locate(layouts[cfg["layout"]])(model, path)
+        locate(layouts[cfg["layout"]])(model, path, discriminators=cfg["checkpoint"].endswith(".ckpt"))
     print(f"written   {path}")
 
 
