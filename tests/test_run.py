@@ -221,7 +221,7 @@ BAD = {
     "no value": (["resume"], "resume is not of the form KEY=VALUE"),
     "several": (["seed=0,1"], "add -m for a run of each"),
     "pair": (["data.provides=[images]"], "model=simgan needs captions and classes"),
-    "mandatory": (["task=sample", "image=a.jpg"], "text has no value: add text=..."),
+    "mandatory": (["data=folder"], "data.root has no value: add data.root=..."),
     "word for number": (["data.batch_size=many"], "data.batch_size=many cannot be: it is a whole number from 1 on"),
     "fraction": (["trainer.max_epochs=1.5"], "it is a whole number from 0 on"),
     "negative": (["data.workers=-1"], "it is a whole number from 0 on"),
