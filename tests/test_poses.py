@@ -121,6 +121,15 @@ def test_mask_is_strips_round_the_limbs():
     assert whole.sum() > 3000
 
 
+def test_a_limb_of_one_pixel_is_a_disk():
+    joints = torch.full((1, 18, 2), -1)
+    joints[0, 1] = joints[0, 5] = torch.tensor([30, 20])
+    assert pose_mask(joints, 64).sum() == pytest.approx(49, abs=8)  # closed with a 5 x 5 window
+    drawn = (pose_maps(joints, 64, kind="stickman", radius=2.0) > -1).any(1)
+    assert 5 <= drawn.sum() <= 9
+    assert drawn[0, 20, 30]
+
+
 def test_stickman_shows_limbs_in_their_own_colours():
     joints = torch.full((1, 18, 2), -1)
     for joint, x, y in ((2, 20, 20), (3, 60, 20), (5, 20, 80), (6, 60, 80)):

@@ -103,6 +103,7 @@ def _limb_distances(joints: Tensor, side: int, limbs: tuple[tuple[int, int], ...
     x, y = dx[:, start][:, :, None, :], dy[:, start][:, :, :, None]
     way = (joints[:, end] - joints[:, start]).float()
     length = way.norm(dim=-1, keepdim=True)
+    way[..., 0] += (length == 0)[..., 0]  # ends on one pixel: any direction does, none would be near everything
     ux, uy = (way / length.clamp(min=1))[..., None, None].unbind(2)
     along, across = x * ux + y * uy, x * uy - y * ux
     beyond = along - along.clamp(torch.zeros_like(length)[..., None], length[..., None])  # past either end
