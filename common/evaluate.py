@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from common.data.records import Sample
 from common.errors import UserError
 from common.extractors import ClassifierExtractor, Extractor, InceptionExtractor, extract, find_inception
 from common.gan import GANModule
-from common.metrics import ENOUGH, Features, score, to_uint8
+from common.metrics import ENOUGH, Features, inception_score, metric_key, score, to_uint8
 from common.runs import short_hash
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,29 @@ def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> 
     return made, path
 
 
+class Plan(NamedTuple):
+    """What is drawn, and the real photos that it is held against."""
+
+    batches: Iterable[dict[str, Tensor]]
+    text: Sequence[str]  # a target sentence for each item, "" where a model reads none
+    real: np.ndarray  # rows of the photos, as often as they count
+    reference: str  # in words
+    file: Path | None  # of the pairs, where they were drawn here
+
+
+def plan_of(data: ImageData, options: dict[str, Any], folder: Path, batch_size: int) -> Plan:
+    """plan=pose_pairs: the data set's own test pairs in their order, or the first `images` of them, against their
+    target photos. Others: see `evaluation_pairs`; against all test images."""
+    if options["plan"] == "pose_pairs":
+        chosen = data.pose_pairs("test")[: options["images"]]
+        batches = data.pose_pair_loader("test", batch_size, chosen)
+        reference = f"{data.records.name}, target photos of the test pairs, {data.image_size}"
+        return Plan(batches, [""] * len(chosen), chosen[:, 1], reference, None)
+    pairs, path = evaluation_pairs(data, options, folder)
+    reference = f"{data.records.name} test, centre crop {data.image_size}"
+    return Plan(data.pair_loader(pairs, batch_size), pairs.text, data.rows("test"), reference, path)
+
+
 def passes(data: ImageData, images: int | None) -> Pairs:
     """The usable test images in file order, over and over until there are `images` (null: once); the caption of pass p
     is the p-th, in turn. Each item is its own target and has noise of its own."""
@@ -94,18 +117,19 @@ def passes(data: ImageData, images: int | None) -> Pairs:
     return Pairs(pair_id=number, row=row, caption=caption, other_row=row, other_caption=caption, text=text)
 
 
-def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_size: int) -> Features:
-    """Features of the test images, kept beside the other artifacts: no run embeds them again."""
-    rows = data.rows("test")
+def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_size: int, wanted: np.ndarray) -> Features:
+    """Features of these images, in their order; kept beside the other artifacts: no run embeds an image again."""
+    rows, place = np.unique(wanted, return_inverse=True)
     store = [str(data.store.folder.name), data.image_size, [int(row) for row in rows]]
     path = folder / f"features_{data.records.name}_{extractor.name}-{short_hash([store, extractor.hash])}.pt"
     if path.is_file():
-        return Features(**torch.load(path, weights_only=True))
-    device = next(extractor.parameters()).device
-    loader = data.eval_loader(rows=rows, batch_size=batch_size, reads=("image",))
-    found = extract(extractor, (to_uint8(data.move(batch, device)["image"]) for batch in loader))
-    torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, path)
-    return found
+        found = Features(**torch.load(path, weights_only=True))
+    else:
+        device = next(extractor.parameters()).device
+        loader = data.eval_loader(rows=rows, batch_size=batch_size, reads=("image",))
+        found = extract(extractor, (to_uint8(data.move(batch, device)["image"]) for batch in loader))
+        torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, path)
+    return replace(found, features=found.features[place], logits=found.logits[place])
 
 
 def evaluate(
@@ -126,9 +150,9 @@ def evaluate(
     model.eval()
     model.before_scoring(data)
     folder.mkdir(parents=True, exist_ok=True)
-    pairs, pairs_file = evaluation_pairs(data, options, folder)
-    extractor = extractor_for(options, files.get("classifier"))
     batch_size = 64 if device.type == "cuda" else 16
+    plan, posed = plan_of(data, options, folder, batch_size), options["plan"] == "pose_pairs"
+    extractor = extractor_for(options, files.get("classifier"))
     if extractor is not None:
         extractor.to(device)
     own: list[Measure] = [build(measures, model=model, data=data, options=options, files=files)]
@@ -139,10 +163,10 @@ def evaluate(
 
     def edits() -> Iterator[Tensor]:
         done = 0
-        for loaded in data.pair_loader(pairs, batch_size):
+        for loaded in plan.batches:
             batch = data.move(loaded, device)
             images = model.sample(batch)
-            sentences = list(pairs.text[done : done + len(images)])
+            sentences = list(plan.text[done : done + len(images)])
             for measure in own:
                 measure.update(batch, images, sentences)
             done += len(images)
@@ -155,18 +179,27 @@ def evaluate(
             pass
     else:
         fake = extract(extractor, edits())
-        real = real_features(extractor, data, folder, batch_size)
+        real = real_features(extractor, data, folder, batch_size, plan.real)
         subset = options["kid_subset_size"]
         values, labels = score(
             real,
             fake,
-            reference=f"{data.records.name} test, centre crop {data.image_size}",
+            reference=plan.reference,
             pixels=options["pixels"],
             splits=options["splits"],
             kid_subset=subset if subset <= min(len(real), len(fake)) else None,
             kid_subsets=options["kid_subsets"],
+            shuffle=not posed,
             allow_few=True,
         )
+        if posed:  # what a perfect model would have; GGB and PG2 take consecutive splits
+            ceiling = zip(
+                ("is_of_targets", "is_of_targets_std"),
+                inception_score(real.logits, splits=options["splits"], seed=None),
+                strict=True,
+            )
+            values |= {metric_key(name, extractor.name): value for name, value in ceiling}
+            protocol["is_order"] = "as listed"
         numbers |= values
         if labels.few and not options["allow_few"]:  # the rest is worth having: a fit of days is not refused at its end
             numbers |= {name: None for name in values if not name.startswith("kid")}
@@ -176,11 +209,11 @@ def evaluate(
     for measure in own:
         numbers |= measure.compute()
         protocol |= measure.protocol()
-    if pairs_file is not None:
-        protocol["pairs"] = pairs_file.name
-    protocol |= {"plan": options["plan"], "n_pairs": len(pairs), "image_size": data.image_size}
+    if plan.file is not None:
+        protocol["pairs"] = plan.file.name
+    protocol |= {"plan": options["plan"], "n_pairs": len(plan.text), "image_size": data.image_size}
     seconds = time.perf_counter() - began
-    cost = {"seconds": round(seconds, 2), "images_per_second": round(len(pairs) / seconds, 2)}
+    cost = {"seconds": round(seconds, 2), "images_per_second": round(len(plan.text) / seconds, 2)}
     if device.type == "cuda":
         cost["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     return numbers, protocol, cost

@@ -97,11 +97,13 @@ def score(
     splits: int = 10,
     kid_subset: int | None = None,
     kid_subsets: int = 100,
+    shuffle: bool = True,
     allow_few: bool = False,
 ) -> tuple[dict[str, float], Protocol]:
     """fid, kid, kid_std, is_mean, is_std of `fake`, under keys that name the extractor, and the protocol.
 
-    UserError below 2,048 images on either side unless allow_few. kid_subset null: see `usual_subset`.
+    UserError below 2,048 images on either side unless allow_few. kid_subset null: see `usual_subset`. shuffle: whether
+    the splits of IS are of shuffled images (torch-fidelity) or of consecutive ones (its authors' code).
     """
     if (real.extractor, real.weights, real.input) != (fake.extractor, fake.weights, fake.input):
         raise ValueError(f"features of {real.extractor} {real.weights} beside {fake.extractor} {fake.weights}")
@@ -110,7 +112,7 @@ def score(
     a, b = (FeatureStatistics(width=x.features.shape[1]).update(x.features) for x in (real, fake))
     values = {"fid": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
     values["kid"], values["kid_std"] = kernel_distance(real.features, fake.features, subset=subset, subsets=kid_subsets)
-    values["is_mean"], values["is_std"] = inception_score(fake.logits, splits=splits)
+    values["is_mean"], values["is_std"] = inception_score(fake.logits, splits=splits, seed=SEED if shuffle else None)
     protocol = Protocol(
         extractor=fake.extractor,
         weights=fake.weights,
@@ -286,12 +288,18 @@ def psnr(x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def ssim(
-    x: Tensor, y: Tensor, *, window: Literal["gaussian", "uniform"] = "gaussian", weight: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    *,
+    window: Literal["gaussian", "uniform"] = "gaussian",
+    data_range: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Structural similarity (Wang et al. 2004) by colour channel, averaged; scikit-image's two dialects. -> B.
 
     "gaussian": 11 taps, sigma 1.5, population covariance. "uniform": 7 x 7, sample covariance (49/48). Pixels whose
-    window leaves the image are not counted, as in scikit-image and unlike torchmetrics. weight: B,1,H,W.
+    window leaves the image are not counted, as in scikit-image and unlike torchmetrics. data_range: B in (0, 1], L of
+    each pair as a share of 255 (None: 1). weight: B,1,H,W.
     """
     taps = torch.ones(7) if window == "uniform" else torch.exp(-torch.arange(-5, 6).double().square() / (2 * 1.5**2))
     x, y = unit(x), unit(y)
@@ -299,7 +307,8 @@ def ssim(
     smooth = rows.T @ torch.cat([x, y, x * x + y * y, x * y], 1) @ columns
     mean_x, mean_y, squares, product = smooth.chunk(4, 1)
     norm = 49 / 48 if window == "uniform" else 1.0
-    c1, c2 = 0.01**2, 0.03**2  # of a data range of 1
+    span = torch.ones(1).to(x) if data_range is None else data_range.to(x)
+    c1, c2 = ((k * span).square().view(-1, 1, 1, 1) for k in (0.01, 0.03))
     means = mean_x.square() + mean_y.square()
     covariance, variances = norm * (product - mean_x * mean_y), norm * (squares - means)
     values = (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / ((means + c1) * (variances + c2))

@@ -1,0 +1,174 @@
+"""GGB's own numbers: SSIM in three dialects, on the body, by how far the pose changes, beside two that draw nothing.
+
+B batch, S side, x source photo, y target photo, x-hat drawn image. Images are uint8; each number is a float64 mean over
+pairs. "Far" pairs are what the paper claims to be good at, and no published table tells them apart.
+"""
+
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.data.fashion_names import view
+from common.data.module import ImageData
+from common.data.pose_pairs import csv_text
+from common.data.poses import FRAME, pose_distance, pose_mask
+from common.data.records import Sample
+from common.extractors import LPIPS, load_lpips
+from common.metrics import l1, ssim, to_uint8
+from ggb.serving import PoseGAN
+
+Numbers = dict[str, float | None]
+
+STRATA = ("near", "middle", "far")  # thirds of the pairs by pose distance
+SPLIT_BY = ("ssim", "l1", "lpips")  # what is told for each third
+FEWEST = 20  # pairs between two views, for their mean to be told
+MARGIN = 40  # columns of a photo of FRAME on each side that PATN cuts off
+AVERAGED = 512  # training photos in the mean photo
+PAPER = {"pairs": 12_800, "side": 256}
+
+
+def ssim_pg2(drawn: Tensor, target: Tensor) -> Tensor:
+    """7 x 7 uniform window, sample covariance, L = 255: PG2's score.py. uint8 B,3,S,S twice -> B."""
+    return ssim(drawn, target, window="uniform")
+
+
+def ssim_dsc(drawn: Tensor, target: Tensor) -> Tensor:
+    """Gaussian window, L = largest - smallest value of the drawn image: Deformable GAN's test.py. -> B.
+
+    One colour alone would make L 0 and the quotient NaN: L is 255 then.
+    """
+    low, high = drawn.flatten(1).aminmax(dim=1)
+    span = (high - low).double() / 255
+    return ssim(drawn, target, data_range=torch.where(span > 0, span, 1.0))
+
+
+def ssim_patn(drawn: Tensor, target: Tensor) -> Tensor:
+    """`ssim_dsc` with the outer columns white in both images: PATN crops 256 to 176 and pads again before scoring.
+
+    Equal margins raise it (unrelated noise from 0.005 to 0.286): compare it with PATN's line of work alone.
+    """
+    margin = round(MARGIN * drawn.shape[-1] / FRAME)
+    return ssim_dsc(
+        *(F.pad(x[..., margin : x.shape[-1] - margin], (margin, margin), value=255) for x in (drawn, target))
+    )
+
+
+def on_body(images: Tensor, mask: Tensor) -> Tensor:
+    """Black where the pose mask is 0. images: uint8 B,3,S,S, mask: B,1,S,S in {0, 1}."""
+    return images * mask.to(images.dtype)
+
+
+def mean_photo(data: ImageData) -> Tensor | None:
+    """Mean of up to 512 photos of the training pairs, always the same: uint8 1,3,S,S. None where there are none."""
+    if not len(data.records.pose_pairs.get("train", ())):
+        return None
+    rows = np.unique(data.pose_pairs("train")[:AVERAGED])[:AVERAGED]
+    loader = data.eval_loader(rows=rows, batch_size=64, reads=("image",))
+    total = sum(batch["image"].double().sum(0) for batch in loader)  # B,S,S,3 uint8
+    return (total / len(rows)).round().to(torch.uint8).permute(2, 0, 1)[None]  # type: ignore[union-attr]
+
+
+class Measures:
+    """Everything streams: only a few float64 numbers for each pair are kept.
+
+    ssim            ssim_pg2, the dialect of the paper's comparisons
+    mask_ssim       ssim_pg2 of both images with everything but the body black (PG2)
+    ssim_body       the same without the black: mean over the pixels of the body
+    l1              on [-1, 1]
+    *_near, ...     by thirds of pose distance; ssim_front_to_back, ...: by the views that the names say
+    *_of_source     of x in place of x-hat; *_of_mean: of the mean training photo. To be beaten
+    """
+
+    def __init__(
+        self, *, model: PoseGAN, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
+    ) -> None:
+        self.data, self.pixels, self.keys = data, options["pixels"], data.records.keys
+        self.lpips: LPIPS | None = load_lpips()
+        if self.lpips is not None:
+            self.lpips.to(model.device)
+        self.mean = mean_photo(data)
+        self.values: dict[str, list[Tensor]] = defaultdict(list)
+        self.pairs: list[tuple[int, int]] = []
+        self.flat = 0  # drawn images of one colour
+
+    @torch.no_grad()
+    def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
+        target, source = to_uint8(batch["target"]), to_uint8(batch["image"])  # the files' own bytes again
+        drawn, side = to_uint8(images, rounding=self.pixels), images.shape[-1]
+        self.pairs += zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
+        self.flat += int((drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)).sum())
+
+        mask = pose_mask(batch["target_joints"], side, radius=4 * side / FRAME)
+        self.add("ssim_pg2", ssim_pg2(drawn, target))
+        self.add("ssim_dsc", ssim_dsc(drawn, target))
+        self.add("ssim_patn", ssim_patn(drawn, target))
+        self.add("ssim_body", ssim(drawn, target, window="uniform", weight=mask))
+        others = {"": drawn, "_of_source": source}
+        if self.mean is not None:
+            others["_of_mean"] = self.mean.to(drawn.device).expand_as(drawn)
+        for end, image in others.items():
+            self.add(f"ssim{end}", ssim_pg2(image, target))
+            self.add(f"l1{end}", 2 * l1(image, target))
+            self.add(f"mask_ssim{end}", ssim_pg2(on_body(image, mask), on_body(target, mask)))
+            if self.lpips is not None:
+                self.add(f"lpips{end}", self.lpips(image, target))
+        moved, changed = pose_distance(batch["joints"], batch["target_joints"], side)
+        self.add("distance", moved.double() + changed.double())
+
+    def add(self, name: str, values: Tensor) -> None:
+        self.values[name].append(values.double().cpu())
+
+    def compute(self) -> Numbers:
+        table = {name: torch.cat(values).numpy() for name, values in self.values.items()}
+        distance = table.pop("distance")
+        numbers: Numbers = {name: mean_of(values) for name, values in table.items()}
+        numbers["ssim_std"] = float(table["ssim"].std())
+        numbers["lpips"] = numbers.get("lpips")
+        numbers["drawn_in_one_colour"] = float(self.flat)
+        third = self.thirds(distance)
+        for place, stratum in enumerate(STRATA):
+            chosen = third == place
+            numbers[f"pose_distance_{stratum}"] = mean_of(distance[chosen])
+            for name in SPLIT_BY:
+                for end in ("", "_of_source"):
+                    if name + end in table:
+                        numbers[f"{name}_{stratum}{end}"] = mean_of(table[name + end][chosen])
+        views = np.array([f"{view(self.keys[row])}_to_{view(self.keys[target])}" for row, target in self.pairs])
+        for way in np.unique(views):
+            if (chosen := views == way).sum() >= FEWEST:
+                numbers[f"ssim_{way}"] = mean_of(table["ssim"][chosen])
+        return numbers
+
+    def thirds(self, distance: np.ndarray) -> np.ndarray:
+        """0, 1 or 2 for each pair: as many in each as can be; ties go by their place in the list."""
+        rank = np.empty(len(distance), np.int64)
+        rank[np.argsort(distance, kind="stable")] = np.arange(len(distance))
+        return rank * len(STRATA) // len(distance)
+
+    def protocol(self) -> dict[str, Any]:
+        """What the numbers depend on; not_comparable says which stand alone, and why."""
+        side, count = self.data.image_size, len(self.pairs)
+        text = csv_text((self.keys[row], self.keys[target]) for row, target in self.pairs)
+        told: dict[str, Any] = {
+            "pairs_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "pixels": self.pixels,
+            "ssim": "ssim_pg2: uniform 7 x 7, sample covariance, L = 255, no border, mean over channels and pairs",
+            "pose_distance": "mean shift of the joints that both have, in sides, plus share of those that one has",
+            "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
+        }
+        told["not_comparable"] = {"is_*@*": "IS through another network"}
+        if {"pairs": count, "side": side} != PAPER:
+            why = f"{count:,} pairs of {side} px, not {PAPER['pairs']:,} of {PAPER['side']} px"
+            told["not_comparable"] |= dict.fromkeys(("ssim*", "is_*", "mask_ssim*"), why)
+        return told
+
+
+def mean_of(values: np.ndarray) -> float | None:
+    """Mean of what is no NaN (a photo without a pose has no body), None when nothing is."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None
