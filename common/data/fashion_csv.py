@@ -7,7 +7,7 @@ Other stems: fasion-resize- (PATN), fashion-resize- (ADGAN), fashion- (GFLA). A 
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,11 @@ NARROW = 176  # columns of PATN's photos: 40 to 215 of the 256
 AGAIN = "correct the line or download the file again"
 
 
-def read_joints(paths: Sequence[Path], frame: str) -> tuple[dict[str, np.ndarray], str]:
+def read_joints(
+    paths: Sequence[Path], frame: str, key_of: Callable[[str], str | None] = parse
+) -> tuple[dict[str, np.ndarray], str]:
     """Key -> 18,2 int16: x, y in the frame of 256x256, -1, -1 = missing; and the frame that the files themselves use.
+    In the order of the lines. key_of: a photo's key by its name, None = this is no name of a photo.
 
     frame: "256"; "crop176" (x is counted from column 40); "squeeze176" (photos 176 wide were squeezed from 256); or
     "auto": crop176 where the file is called resize or no x reaches 176. UserError: a line that is no key points of one
@@ -39,7 +42,7 @@ def read_joints(paths: Sequence[Path], frame: str) -> tuple[dict[str, np.ndarray
                 if text.strip() != HEADER:
                     raise UserError(f"{path} is not a file of key points: its first line must be {HEADER}.")
             elif text.strip():
-                key, joints = _joints(text, f"{path} line {line}")
+                key, joints = _joints(text, f"{path} line {line}", key_of)
                 if not np.array_equal(found.setdefault(key, joints), joints):
                     raise UserError(f"{path} line {line} has other key points for {key} than an earlier line: {AGAIN}.")
     widest = max((int(joints[:, 0].max()) for joints in found.values()), default=0)
@@ -48,10 +51,10 @@ def read_joints(paths: Sequence[Path], frame: str) -> tuple[dict[str, np.ndarray
     return {key: _framed(joints, frame) for key, joints in found.items()}, frame
 
 
-def _joints(text: str, where: str) -> tuple[str, np.ndarray]:
+def _joints(text: str, where: str, key_of: Callable[[str], str | None]) -> tuple[str, np.ndarray]:
     """A line's key and its 18,2 integers as they are."""
     name, *fields = text.split(":")
-    if (key := parse(name)) is None:
+    if (key := key_of(name)) is None:
         raise UserError(f"{where} is about {name[:80]!r}, which is no name of a DeepFashion photo: {AGAIN}.")
     try:
         y, x = (json.loads(field) for field in fields)
