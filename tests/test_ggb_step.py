@@ -504,7 +504,7 @@ def test_eight_pairs_can_be_learnt_by_heart(g_update: str, tmp_path: Path) -> No
         note(terms, total, side)
 
     model.note = noted  # type: ignore[method-assign]
-    fit(model, tmp_path, batches=[b] * 500)
+    fit(model, tmp_path, batches=[b] * 300)
     with torch.no_grad():
         trained = model.generator.train()(b["image"], model.pose(b["target_joints"]))[-1]
     assert sum(seen[-20:]) / 20 < 0.1
