@@ -22,6 +22,7 @@ from common.runs import RunFolder
 Config = dict[str, Any]
 Columns = dict[str, Tensor]
 GAP = 4
+LONGEST = 160  # letters of a condition above the pictures of progress
 INK = (40, 40, 90)
 FONT = ImageFont.load_default(12)
 
@@ -197,7 +198,8 @@ class FixedGrid(Callback):
             data = trainer.datamodule  # type: ignore[attr-defined]
             self.batch = data.move(fixed_batch(data), model.device)
             records = data.records
-            self.sentences = model.spoken(self.batch, records)  # type: ignore[operator]
+            spoken: list[str] = model.spoken(self.batch, records)  # type: ignore[operator]
+            self.sentences = [textwrap.shorten(words, LONGEST, placeholder=" ...") for words in spoken]
             self.keys = [records.keys[int(row)] for row in self.batch["row"]]
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
