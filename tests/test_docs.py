@@ -116,7 +116,7 @@ def test_functions_files_and_links_exist(path: Path) -> None:
     text = read(path)
     for file, function in re.findall(r"`([\w/]+\.py):([\w.]+)`", text):
         assert function in defined(ROOT / file), f"{file} has no {function}"
-    for file in re.findall(r"`((?:common|conf|docs|finegan|simgan|tests)/[\w/]+\.\w+)`", text):
+    for file in re.findall(r"`((?:common|conf|docs|finegan|ggb|simgan|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / file).is_file(), file
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         if not link.endswith(".png"):  # pictures are made by a run

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
+from tiny import call
 from tiny_pairs import S, make
 from torch import Tensor
 
@@ -303,3 +304,16 @@ def test_the_first_pairs_alone(data: ImageData, tmp_path: Path) -> None:
     text = csv_text(named(data.records, "test")[:7])
     assert told["n_pairs"] == 7
     assert told["pairs_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_what_others_report_never_stands_where_ours_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [f"paths.{name}={tmp_path / name}" for name in ("data", "runs", "artifacts")]
+    for command in (["table=ggb_t1_reported"], ["task=report", "rows=ggb_t1_*"]):
+        assert call(monkeypatch, [*command, *places]) == 0
+    lines = (tmp_path / "runs" / "report.md").read_text().splitlines()
+    told = [line.split(" | ") for line in lines if line.startswith("| ggb_t1_")]
+    methods = {"vunet", "bodyroi7", "upis", "dsc", "patn"}
+    assert methods <= {row[0].removeprefix("| ggb_t1_") for row in told}
+    assert {row[5] for row in told} == {"not measured"}
+    assert all(row[7].startswith("no: ") for row in told)
+    assert ["0.786"] == [row[6] for row in told if row[0] == "| ggb_t1_vunet" and row[4] == "ssim"]
