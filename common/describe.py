@@ -23,7 +23,8 @@ def describe(cfg: dict[str, Any]) -> dict[str, Any]:
         "model": cfg["chosen"]["model"],
         "data": {"name": cfg["data"]["name"], "source": cfg["data"]["source"], "image_size": cfg["data"]["image_size"]},
         "networks": nets,
-        "losses": losses(cfg.get("loss") or {}, getattr(model, "SOURCES", {})),
+        # as the model has it: a network that is switched off takes its terms along
+        "losses": losses(model.loss if cfg.get("loss") else {}, getattr(model, "SOURCES", {})),  # type: ignore[arg-type]
         "needs": {key: need.get("model") or need["prepare"] for key, need in needed(cfg).items()},
         "training": training(cfg),
     }
