@@ -141,14 +141,14 @@ class FineGAN(Painter):
         self.sides = (image_size // 4, image_size // 2, image_size)
         self.foreground = self.has("fg") or self.has("fg_part")
 
-        def judges(*, conditional: bool, parts: bool) -> nn.ModuleList:
+        def of_stages(*, conditional: bool, parts: bool) -> nn.ModuleList:
             sizes: dict[str, Any] = {"ndf": ndf, "code_dim": code_dim, "part_mode": part_mode}
             return nn.ModuleList(
                 Discriminator(side=side, conditional=conditional, parts=parts, **sizes) for side in self.sides
             )
 
-        self.discriminator = judges(conditional=True, parts=self.has("part"))
-        self.discriminator_fg = judges(conditional=False, parts=self.has("fg_part")) if self.foreground else None
+        self.discriminator = of_stages(conditional=True, parts=self.has("part"))
+        self.discriminator_fg = of_stages(conditional=False, parts=self.has("fg_part")) if self.foreground else None
         for net in (self.generator, self.discriminator, self.discriminator_fg):
             if net is not None:
                 initialise(net)
@@ -159,6 +159,10 @@ class FineGAN(Painter):
     def has(self, term: str) -> bool:
         """Whether a discriminator term is part of this model."""
         return self.loss["d"][term] is not None
+
+    def judges(self, k: int) -> list[nn.Module]:
+        """The discriminators of stage k."""
+        return [nets[k] for nets in (self.discriminator, self.discriminator_fg) if nets is not None]
 
     def examples(self) -> dict[str, tuple[Tensor, ...]]:
         """Inputs of each network for `task=describe`, on the device in force."""
@@ -245,7 +249,7 @@ class FineGAN(Painter):
         for name, score in scores.items():
             self.pending[f"train/score_{name}_{self.sides[k]}"] = score.detach().float().mean()
         if k == 2:
-            self.gradient_norms(terms, self.discriminator[k].parameters(), "d")
+            self.gradient_norms(terms, nn.ModuleList(self.judges(k)).parameters(), "d")
         return terms
 
     def of_parts(self, scores: Tensor, mask: Tensor, real: bool) -> Tensor:
@@ -308,10 +312,9 @@ class FineGAN(Painter):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam at a constant rate: one for G, one for all discriminators."""
-        judges = [*self.discriminator.parameters()]
-        judges += [] if self.discriminator_fg is None else self.discriminator_fg.parameters()
+        judges = nn.ModuleList(net for k in range(3) for net in self.judges(k))
         betas = (float(self.betas[0]), float(self.betas[1]))
-        sides = (self.generator.parameters(), judges)
+        sides = (self.generator.parameters(), judges.parameters())
         return [torch.optim.Adam(side, lr=self.lr, betas=betas, fused=self.fused) for side in sides]
 
     # ---- files

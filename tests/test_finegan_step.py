@@ -342,6 +342,19 @@ def test_many_steps_stay_finite(tmp_path: Path, precision: str, steps: int) -> N
     assert all(torch.isfinite(v).all() for v in model.parameters())
 
 
+def test_each_terms_own_gradient_is_measured_when_asked_for(tmp_path: Path) -> None:
+    model, seen = make(grad_norm_every=1), {}
+    log = model.log_dict
+    model.log_dict = lambda values, **options: (seen.update(values), log(values, **options))  # type: ignore[method-assign]
+    trained(model, tmp_path)
+    norms = {name: float(value) for name, value in seen.items() if "grad_norm" in name}
+    wanted = {f"train/d/grad_norm_{name}" for name in LOSS["d"]} | {
+        f"train/g/grad_norm_{name}" for name in LOSS["g"] if name != "kl"
+    }
+    assert set(norms) == wanted
+    assert all(value > 0 for value in norms.values())
+
+
 # ---- sampling
 
 
