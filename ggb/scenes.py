@@ -54,8 +54,8 @@ def row_of(name: str, data: ImageData, words: Sequence[str]) -> int:
     records, key = data.records, parse(name) or parse(f"{name}.jpg") or name
     if key not in records.keys:
         near = difflib.get_close_matches(name, [*words, *records.keys], n=1) or records.keys[:1]
-        kinds = f", a drawn pose ({', '.join(words)}) nor FILE.csv:NAME" if words else ""
-        raise UserError(f"{name} is neither a photo of {records.name}, a file{kinds}: the nearest is {near[0]}.")
+        known = f"a drawn pose ({', '.join(words)}), FILE.csv:NAME" if words else "a file"
+        raise UserError(f"{name} is neither {known} nor a photo of {records.name}: the nearest is {near[0]}.")
     row = records.keys.index(key)
     if "store" in data.__dict__ and not data.store.ok[row]:
         raise UserError(f"{records.images[row]} cannot be read: name another photo.")
@@ -103,7 +103,10 @@ def clip(file: str, frame: str) -> dict[str, np.ndarray]:
         raise UserError(f"there is no file of key points at {path}: correct the path.")
     if frame == "auto" and "resize" not in path.name:
         frame = "256"  # a few poses say nothing of how wide their frame is
-    return {name: joints.astype(np.int64) for name, joints in read_joints([path], frame, any_name)[0].items()}
+    table = {name: joints.astype(np.int64) for name, joints in read_joints([path], frame, any_name)[0].items()}
+    if not table:
+        raise UserError(f"{path} has no line of key points below its first: correct the path.")
+    return table
 
 
 def any_name(name: str) -> str:

@@ -354,13 +354,14 @@ def test_what_cannot_be_drawn_is_a_sentence(model: PoseGAN, data: ImageData, tmp
     write_joints(clip, {"one": DRAWN["sit"], "nobody": np.full((18, 2), -1)})
     short, empty = tmp_path / "short.csv", tmp_path / "empty.csv"
     write_joints(empty, {"nobody": np.full((18, 2), -1)})
+    write_joints(hollow := tmp_path / "hollow.csv", {})
     short.write_text(f"{HEADER}\none: {list(range(17))}: {list(range(18))}\n")
     ok = {"image": key, "text": "sit"}
     for change, words in (
         ({"image": None}, "image=PHOTO"),
         ({"text": None}, "FILE.csv:NAME"),
         ({"image": key[:-1]}, f"nearest is {key}"),
-        ({"text": "wlak"}, "nearest is walk"),
+        ({"text": "wlak"}, "nor a photo of deepfashion: the nearest is walk"),
         ({"text": key[:-1]}, f"nearest is {key}"),
         ({"text": str(file)}, "prepare=poses"),
         ({"text": str(clip)}, "clip.csv:NAME"),
@@ -368,6 +369,7 @@ def test_what_cannot_be_drawn_is_a_sentence(model: PoseGAN, data: ImageData, tmp
         ({"text": f"{clip}:nobody"}, "nobody was found"),
         ({"text": f"{short}:one"}, "17 y and 18 x, not 18 each"),
         ({"text": f"{tmp_path}/none.csv:one"}, "no file of key points"),
+        ({"text": f"{hollow}:one"}, "no line of key points"),
         ({"output": "x.jpg"}, ".png"),
     ):
         cfg = SAMPLE | ok | change
