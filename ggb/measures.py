@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.control import FEWEST_PIXELS, ColourMatch, inner
+from common.data.colours import lab
 from common.data.fashion_names import view
 from common.data.module import ImageData
 from common.data.pose_pairs import csv_text
@@ -25,7 +27,7 @@ from ggb.serving import PoseGAN
 Numbers = dict[str, float | None]
 
 STRATA = ("near", "middle", "far")  # thirds of the pairs by pose distance
-SPLIT_BY = ("ssim", "l1", "lpips")  # what is told for each third
+SPLIT_BY = ("ssim", "l1", "lpips", "clothes")  # what is told for each third
 FEWEST = 20  # pairs between two views, for their mean to be told
 MARGIN = 40  # columns of a photo of FRAME on each side that PATN cuts off
 AVERAGED = 512  # training photos in the mean photo
@@ -63,6 +65,23 @@ def on_body(images: Tensor, mask: Tensor) -> Tensor:
     return images * mask.to(images.dtype)
 
 
+def clothes_distance(image: Tensor, target: Tensor, rows: Tensor, truth: ColourMatch) -> Tensor:
+    """CIELAB distance of the mean colours of image and target over the target's top and bottom, mean of both garments.
+
+    uint8 B,3,S,S twice; rows: B, of the targets; truth: of drawn people. -> B float64, NaN where no garment is seen.
+    A mean, not the nearest name, for half of the garments have a pattern.
+    """
+    found = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+    for i, row in enumerate(rows.tolist()):
+        seen = truth.part_map(row, image.shape[-1])
+        regions = [inner(seen == truth.parts.index(part)) for part in ("top", "bottom")]
+        garments = [torch.from_numpy(region) for region in regions if region.sum() >= FEWEST_PIXELS]
+        if garments:
+            means = [[x[i].cpu()[:, g].double().mean(1).numpy() for g in garments] for x in (image, target)]
+            found[i] = float(np.linalg.norm(lab(np.array(means[0])) - lab(np.array(means[1])), axis=-1).mean())
+    return found
+
+
 def mean_photo(data: ImageData) -> Tensor | None:
     """Mean of up to 512 photos of the training pairs, always the same: uint8 1,3,S,S. None where there are none."""
     if not len(data.records.pose_pairs.get("train", ())):
@@ -82,6 +101,7 @@ class Measures:
     l1              on [-1, 1]
     *_near, ...     by thirds of pose distance; ssim_front_to_back, ...: by the views that the names say
     *_of_source     of x in place of x-hat; *_of_mean: of the mean training photo. To be beaten
+    clothes         on drawn people: `clothes_distance`, by how much the colours of the clothes are off
     """
 
     def __init__(
@@ -92,6 +112,9 @@ class Measures:
         if self.lpips is not None:
             self.lpips.to(model.device)
         self.mean = mean_photo(data)
+        self.parts: ColourMatch | None = None
+        if data.records.procedural:
+            self.parts = ColourMatch(data.records, load_ratio=data.load_size / data.image_size)
         self.values: dict[str, list[Tensor]] = defaultdict(list)
         self.pairs: list[tuple[int, int]] = []
         self.flat = 0  # drawn images of one colour
@@ -117,6 +140,8 @@ class Measures:
             self.add(f"mask_ssim{end}", ssim_pg2(on_body(image, mask), on_body(target, mask)))
             if self.lpips is not None:
                 self.add(f"lpips{end}", self.lpips(image, target))
+            if self.parts is not None:
+                self.add(f"clothes{end}", clothes_distance(image, target, batch["target_row"], self.parts))
         moved, changed = pose_distance(batch["joints"], batch["target_joints"], side)
         self.add("distance", moved.double() + changed.double())
 
@@ -159,6 +184,7 @@ class Measures:
             "pixels": self.pixels,
             "ssim": "ssim_pg2: uniform 7 x 7, sample covariance, L = 255, no border, mean over channels and pairs",
             "pose_distance": "mean shift of the joints that both have, in sides, plus share of those that one has",
+            "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
         told["not_comparable"] = {"is_*@*": "IS through another network"}

@@ -14,6 +14,8 @@ from tiny_pairs import S, make
 from torch import Tensor
 
 from common.classifier import Classifier, body_and_head
+from common.control import ColourMatch, inner
+from common.data.colours import lab
 from common.data.deepfashion import DeepFashion
 from common.data.fashion_names import view
 from common.data.module import ImageData
@@ -23,7 +25,7 @@ from common.data.poses import pose_distance, pose_mask
 from common.evaluate import evaluate
 from common.extractors import ALEXNET_FILE
 from common.metrics import inception_score, to_uint8
-from ggb.measures import FEWEST, Measures, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
+from ggb.measures import FEWEST, Measures, clothes_distance, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
 
 OPTIONS: dict[str, Any] = {
     **{"plan": "pose_pairs", "images": None, "extractor": "classifier", "inception": None, "pixels": "round"},
@@ -241,6 +243,27 @@ def test_the_protocol_names_the_pairs_and_what_stands_alone(data: ImageData, dra
     few = {name: value[:5] for name, value in drawn.items()}
     text = csv_text(named(data.records, "test")[:5])
     assert measured(data, few).protocol()["pairs_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_clothes_are_compared_where_the_target_has_them(data: ImageData, drawn: dict[str, Tensor]) -> None:
+    """Nothing but the clothes counts; white clothes are as far off as they are by hand."""
+    truth, rows = ColourMatch(data.records, load_ratio=1.0), drawn["target_row"]
+    y = to_uint8(drawn["target"])
+    parts = torch.stack([torch.from_numpy(truth.part_map(row, S)) for row in rows.tolist()])
+    worn = ((parts == truth.parts.index("top")) | (parts == truth.parts.index("bottom")))[:, None]
+    assert clothes_distance(torch.where(worn, y, 0), y, rows, truth).nan_to_num().max() == 0
+    white = clothes_distance(torch.where(worn, 255, y), y, rows, truth)
+    for i in (0, 1, 2):
+        garments = [inner((parts[i] == truth.parts.index(part)).numpy()) for part in ("top", "bottom")]
+        far = [
+            np.linalg.norm(lab(array(y[i : i + 1])[garment].astype(float).mean(0)) - lab(np.array([255.0] * 3)))
+            for garment in garments
+            if garment.sum() >= 8
+        ]
+        assert white[i].item() == pytest.approx(np.mean(far), rel=1e-6)
+    found = measured(data, drawn, drawn["target"]).compute()
+    assert found["clothes"] == found["clothes_far"] == 0
+    assert found["clothes_of_source"] > 5  # type: ignore[operator]  # the clothes are the same and elsewhere
 
 
 def test_an_image_of_one_colour_is_counted(data: ImageData, drawn: dict[str, Tensor]) -> None:
