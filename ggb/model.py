@@ -44,6 +44,9 @@ class GGB(PoseGAN):
         "ggb.rec": "Eq. 3 summed over levels, |y^n - x-hat^n|",
         "ggb.rapd": "Eq. 7 summed over levels, -log D_a(f_x-hat)",
         "ggb.nvtd": "Eq. 8 summed over levels, -log D_v(f_x-hat - f_x)",
+        "g.ggb_rec": "Eq. 3 summed over levels, in one update with Eq. 4",
+        "g.ggb_rapd": "Eq. 7 summed over levels, in one update with Eq. 4",
+        "g.ggb_nvtd": "Eq. 8 summed over levels, in one update with Eq. 4",
     }
     KIND = "ggb"
     SERVED = ("image_size", "levels", "ngf", "norm", "pose_map", "pose_radius", "pose_sigma")

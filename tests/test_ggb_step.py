@@ -181,7 +181,8 @@ def test_a_null_weight_takes_the_critic_along() -> None:
 
 
 def test_every_loss_is_by_name_in_the_sources() -> None:
-    assert {f"{side}.{name}" for side, terms in LOSS.items() for name in terms} == set(GGB.SOURCES)
+    joint = make(g_update="joint").loss
+    assert {f"{side}.{name}" for loss in (LOSS, joint) for side in loss for name in loss[side]} == set(GGB.SOURCES)
 
 
 # ---- the pose
