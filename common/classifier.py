@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+INPUT = {"inception_v3": {"mean": [0.5] * 3, "std": [0.5] * 3}}  # torchvision's file is TensorFlow's: [-1, 1]
 SIDES = {  # the side each architecture was made for
     "inception_v3": 299,
     **dict.fromkeys(["vgg16", "vgg16_bn", "vgg19", "alexnet", "resnet18", "resnet50", "resnet101"], 224),
@@ -126,7 +127,9 @@ def recognise(state: dict[str, Any], path: str | Path) -> dict[str, Any]:
         if shapes(net.state_dict()) == shapes(state):
             k = len(state[str(head)])
             data = "imagenet" if k == 1000 else Path(path).stem
-            known = {"arch": arch, "classes": [str(i) for i in range(k)], "image_size": SIDES[arch], **IMAGENET}
+            known = {"arch": arch, "classes": [str(i) for i in range(k)], "image_size": SIDES[arch]} | INPUT.get(
+                arch, IMAGENET
+            )
             return {"format": FORMAT, "kind": "classifier", "data": data, "accuracy": None, "state_dict": state} | known
     raise UserError(
         f"{path} holds no classifier known here: give an export or torchvision weights of {', '.join(SIDES)}."

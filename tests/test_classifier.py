@@ -107,6 +107,15 @@ def test_a_torchvision_file_is_recognised(tmp_path: Path) -> None:
     torch.testing.assert_close(load_image_encoder(tmp_path / "old.pth").features(x), encoder.features(x))
 
 
+def test_torchvisions_inception_sees_what_tensorflow_showed_it(tmp_path: Path) -> None:
+    net = torchvision.models.inception_v3(weights=None, num_classes=1000, aux_logits=False, init_weights=False)
+    torch.save(net.state_dict(), tmp_path / "inception.pth")
+    encoder = load_image_encoder(tmp_path / "inception.pth")
+    images = torch.rand(1, 3, 299, 299) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images), net.eval()(images))
+
+
 def test_vgg_layout_is_recognised_by_its_shapes(tmp_path: Path) -> None:
     """All zeros, expanded from one number, so that the file of 138 M parameters stays small."""
     with torch.device("meta"):
