@@ -18,7 +18,16 @@ from common.data.module import ImageData
 from common.data.pairs import Pairs, make_pairs, read_csv, write_csv
 from common.data.records import Sample
 from common.errors import UserError
-from common.extractors import ClassifierExtractor, Extractor, InceptionExtractor, extract, find_inception
+from common.extractors import (
+    TORCHVISION_FILE,
+    ClassifierExtractor,
+    Extractor,
+    InceptionExtractor,
+    TorchvisionInception,
+    extract,
+    find,
+    find_inception,
+)
 from common.gan import GANModule
 from common.metrics import ENOUGH, Features, inception_score, metric_key, score, to_uint8
 from common.runs import short_hash
@@ -44,8 +53,14 @@ def extractor_for(options: dict[str, Any], classifier: str | None) -> Extractor 
     """The network of FID, KID and IS: the standard Inception where it is on disk, else the data set's classifier."""
     if options["extractor"] is None:
         return None
-    if options["extractor"] not in ("auto", "inception", "classifier"):
-        raise UserError(f"metrics.extractor={options['extractor']} is not known: choose auto, inception or classifier")
+    if options["extractor"] not in ("auto", "inception", "classifier", "torchvision"):
+        known = "auto, inception, classifier or torchvision"
+        raise UserError(f"metrics.extractor={options['extractor']} is not known: choose {known}")
+    if options["extractor"] == "torchvision":
+        path = find(options["inception"], [TORCHVISION_FILE])
+        if path is None:
+            raise UserError(f"{TORCHVISION_FILE} of torchvision is not on disk: give metrics.inception=FILE.")
+        return TorchvisionInception(path)
     weights = None if options["extractor"] == "classifier" else find_inception(options["inception"])
     if weights is not None:
         return InceptionExtractor(weights)

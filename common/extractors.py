@@ -6,8 +6,10 @@ All take uint8 and compute in float32 outside autocast, without gradients. Nothi
 import io
 import logging
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,14 @@ from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExt
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from common.blocks import Frozen
-from common.classifier import ImageClassifier, file_hash, read_weights
+from common.classifier import (
+    IMAGENET,
+    ImageClassifier,
+    body_and_head,
+    file_hash,
+    load_image_encoder,
+    read_weights,
+)
 from common.errors import UserError
 from common.metrics import STANDARD, Features
 
@@ -24,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # torch-fidelity's and pytorch-fid's name of the same file; the last part is the start of its SHA-256
 INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+TORCHVISION_FILE = "inception_v3_google-0cc3c7bd.pth"  # ImageNet's, of torchvision
 STANDARD_HASH = "6726825d"
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"  # torchvision's
 
@@ -94,6 +104,58 @@ class ClassifierExtractor(Extractor):
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.net.features(images.float() / 127.5 - 1)  # type: ignore[operator]
+
+
+@lru_cache(maxsize=16)
+def pillow_weights(source: int, side: int) -> Tensor:
+    """side,source float64: Pillow's bilinear filter along one axis, antialiased, in its whole numbers of 2^-22."""
+    scale = source / side
+    reach = max(scale, 1.0)
+    centres = (np.arange(side)[:, None] + 0.5) * scale
+    first = np.maximum((centres - reach + 0.5).astype(int), 0)
+    end = np.minimum((centres + reach + 0.5).astype(int), source)
+    x = np.arange(source)[None]
+    weights = np.maximum(1 - np.abs(x + 0.5 - centres) / reach, 0) * ((x >= first) & (x < end))
+    return torch.from_numpy(np.floor(weights / weights.sum(1, keepdims=True) * (1 << 22) + 0.5))
+
+
+def resize_as_pillow(images: Tensor, side: int) -> Tensor:
+    """uint8 B,3,H,W -> uint8 B,3,side,side: to the bit what PIL.Image.resize(..., BILINEAR) gives, on any device.
+
+    Pillow filters the rows, rounds to uint8, then the columns; its sums of whole numbers are exact in float64.
+    """
+    height, width = images.shape[-2:]
+    x = images.double()
+    if width != side:
+        x = ((x @ pillow_weights(width, side).to(x.device).T + (1 << 21)) / (1 << 22)).floor_().clamp_(0, 255)
+    if height != side:
+        x = ((pillow_weights(height, side).to(x.device) @ x + (1 << 21)) / (1 << 22)).floor_().clamp_(0, 255)
+    return x.to(torch.uint8)
+
+
+class TorchvisionInception(Extractor):
+    """ImageNet's Inception-v3 as torchvision has it: the other FID of the bird papers (MinfengZhu/DM-GAN, eval/FID).
+
+    Early code undid a normalisation that was never done; the numbers known are of that, so it stays. Never plain FID.
+    """
+
+    name = "inception-torchvision"
+    input = "299 x 299, Pillow's bilinear; v std / 0.5 + (mean - 0.5) / 0.5 of v in [0, 1]"
+
+    def __init__(self, path: str | Path) -> None:
+        """path: torchvision's file; UserError when it is something else."""
+        net = load_image_encoder(path)
+        if net.info["arch"] != "inception_v3":
+            raise UserError(f"{path} holds {net.info['arch']}, no Inception: give {TORCHVISION_FILE} of torchvision.")
+        super().__init__(net.net)
+        self.hash = net.hash
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(IMAGENET[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
+        x = resize_as_pillow(images, 299).float() / 255 * std / 0.5 + (mean - 0.5) / 0.5
+        body, head = body_and_head(self.net)
+        features = body(x)
+        return features, head(features)
 
 
 def extract(extractor: Extractor, batches: Iterable[Tensor], *, batch_size: int = 64) -> Features:

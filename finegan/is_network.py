@@ -9,7 +9,6 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +22,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from common.classifier import SIDES, Classifier, body_and_head, build, file_hash, read_weights
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.extractors import Extractor, find
+from common.extractors import TORCHVISION_FILE, Extractor, find, resize_as_pillow
 from common.metrics import inception_score, to_uint8
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-IMAGENET_FILE = "inception_v3_google-0cc3c7bd.pth"  # torchvision's
 CLASSES = 50  # of CUB's test split: the bars of acceptance are stated for so many
 SPLITS = 10
 
 
 # ---- what the network sees
-
-
-@lru_cache(maxsize=16)
-def pillow_weights(source: int, side: int) -> Tensor:
-    """side,source float64: Pillow's bilinear filter along one axis, antialiased, in its whole numbers of 2^-22."""
-    scale = source / side
-    reach = max(scale, 1.0)
-    centres = (np.arange(side)[:, None] + 0.5) * scale
-    first = np.maximum((centres - reach + 0.5).astype(int), 0)
-    end = np.minimum((centres + reach + 0.5).astype(int), source)
-    x = np.arange(source)[None]
-    weights = np.maximum(1 - np.abs(x + 0.5 - centres) / reach, 0) * ((x >= first) & (x < end))
-    return torch.from_numpy(np.floor(weights / weights.sum(1, keepdims=True) * (1 << 22) + 0.5))
-
-
-def resize_as_pillow(images: Tensor, side: int) -> Tensor:
-    """uint8 B,3,H,W -> uint8 B,3,side,side: to the bit what PIL.Image.resize(..., BILINEAR) gives, on any device.
-
-    Pillow filters the rows, rounds to uint8, then the columns; its sums of whole numbers are exact in float64.
-    """
-    height, width = images.shape[-2:]
-    x = images.double()
-    if width != side:
-        x = ((x @ pillow_weights(width, side).to(x.device).T + (1 << 21)) / (1 << 22)).floor_().clamp_(0, 255)
-    if height != side:
-        x = ((pillow_weights(height, side).to(x.device) @ x + (1 << 21)) / (1 << 22)).floor_().clamp_(0, 255)
-    return x.to(torch.uint8)
 
 
 def seen(images: Tensor, side: int) -> Tensor:
@@ -165,8 +136,8 @@ class ISNetwork(Classifier):
                 init_weights=True,
                 dropout=self.dropout,
             )
-            path = find(self.weights, [IMAGENET_FILE])
-            self.start = f"from scratch: {IMAGENET_FILE} is not on disk" if path is None else self.read(path)
+            path = find(self.weights, [TORCHVISION_FILE])
+            self.start = f"from scratch: {TORCHVISION_FILE} is not on disk" if path is None else self.read(path)
         elif self.weights is None:
             self.net = build(self.arch, classes)
         else:
@@ -182,7 +153,7 @@ class ISNetwork(Classifier):
         fits = {k: v for k, v in state.items() if isinstance(v, Tensor) and k in mine and v.shape == mine[k].shape}
         trunk = {k for k in mine if not k.startswith(("fc.", "AuxLogits.")) and not k.endswith("num_batches_tracked")}
         if absent := sorted(trunk - fits.keys()):
-            raise UserError(f"{path} does not fit inception_v3, {absent[0]} is missing: give {IMAGENET_FILE}.")
+            raise UserError(f"{path} does not fit inception_v3, {absent[0]} is missing: give {TORCHVISION_FILE}.")
         self.net.load_state_dict(mine | fits)
         return f"{path.name} ({file_hash(path)})"
 
@@ -266,7 +237,7 @@ class ISNetwork(Classifier):
         verdict = f"the IS network of {records.name} is no judge yet, {' and '.join(faults)}"
         if 0 < records.expected <= len(records) and not records.procedural:
             raise UserError(
-                f"{verdict}: train longer from {IMAGENET_FILE}, or set model.min_accuracy, model.min_is_test or "
+                f"{verdict}: train longer from {TORCHVISION_FILE}, or set model.min_accuracy, model.min_is_test or "
                 "model.is_train_between otherwise and run again."
             )
         log.warning("%s; going on, since the data are partial or drawn", verdict)

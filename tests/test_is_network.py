@@ -15,15 +15,14 @@ from squares import Squares
 from common.classifier import load_classifier
 from common.data.module import ImageData
 from common.errors import UserError
+from common.extractors import TORCHVISION_FILE, resize_as_pillow
 from common.metrics import inception_score, metric_key, to_uint8
 from finegan.is_network import (
-    IMAGENET_FILE,
     ISNetwork,
     centre,
     filenames_hash,
     load_is_network,
     random_crops,
-    resize_as_pillow,
     seen,
     shortfalls,
 )
@@ -247,10 +246,10 @@ def test_imagenet_weights_are_found_and_the_heads_are_new(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    path = tmp_path / "hub" / "checkpoints" / IMAGENET_FILE
+    path = tmp_path / "hub" / "checkpoints" / TORCHVISION_FILE
     torch.save({k: torch.tensor(0.5).expand(s) for k, s in inception.items()}, path)
     model = ISNetwork(classes=7)
-    assert model.start.startswith(f"{IMAGENET_FILE} (")
+    assert model.start.startswith(f"{TORCHVISION_FILE} (")
     state = model.net.state_dict()
     assert state["fc.weight"].shape == (7, 2048)
     assert state["AuxLogits.fc.weight"].shape == (7, 768)
@@ -268,7 +267,7 @@ def test_inception_learns_through_both_heads(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
     model = ISNetwork(classes=3, dropout=0.0)
-    assert model.start == f"from scratch: {IMAGENET_FILE} is not on disk"
+    assert model.start == f"from scratch: {TORCHVISION_FILE} is not on disk"
     monkeypatch.setattr(model, "log", lambda *_, **__: None)  # Lightning logs only within a loop
     model.target = torch.tensor([-1, 2, 0, 1])
     batch: Any = {"image": torch.rand(2, 3, 304, 304) * 2 - 1, "label": torch.tensor([1, 3])}
