@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import run
 from common import tasks
+from common.gan import GANModule
 from common.train import fit
-from simgan.model import SIMGAN
 
 OUT = Path(os.environ["RANKS"])
 SEEN: list[dict[str, list[int]]] = []
@@ -28,14 +28,17 @@ def digest(value: Tensor) -> str:
     return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-class Watched(SIMGAN):
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        SEEN.append({name: batch[name].tolist() for name in ("row", "caption", "other_row", "other_caption")})
-        super().training_step(batch, batch_idx)
+DRAWS = ("row", "caption", "other_row", "other_caption")
 
 
-def watched(trainer: Any, model: SIMGAN, *rest: Any) -> None:
-    model.__class__ = Watched
+def watched(trainer: Any, model: GANModule, *rest: Any) -> None:
+    step = model.training_step
+
+    def noted(batch: Any, batch_idx: int) -> None:
+        SEEN.append({name: batch[name].tolist() for name in DRAWS if name in batch})
+        step(batch, batch_idx)
+
+    model.training_step = noted  # type: ignore[method-assign]
     fit(trainer, model, *rest)
     hashes = {name: digest(p) for name, p in model.named_parameters()}
     for number, optimizer in enumerate(trainer.optimizers):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from layouts import make_cub
-from tiny import call
+from tiny import HOME, call, start
 
 SIZES = (
     "model.ngf=4 model.ndf=4 model.code_dim=16 model.z_dim=8 model.c_dim=8 model.grad_norm_every=0 model.fused=false"
@@ -128,3 +128,23 @@ def test_masks_that_are_absent_are_refused(
         (root / "some" / name).symlink_to(root / "data" / name)
     assert call(monkeypatch, words(root, "evaluate=false", f"paths.data={root / 'some'}")) == 2
     assert "segmentations" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_keep_equal_weights_though_each_stage_is_differentiated_alone(root: Path) -> None:
+    """On the CPU, trainer=ddp: several backward passes in a step must not leave a gradient of one process's own."""
+    told: dict[str, list[dict]] = {}
+    for name, more in (("alone", []), ("both", ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"])):
+        out = root / name
+        out.mkdir()
+        command = words(root, "evaluate=false", "trainer.max_epochs=2", f"paths.runs={out / 'runs'}", *more)
+        process = start(command, script=HOME / "tests" / "ranks.py", env={"RANKS": str(out)})
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        told[name] = [json.loads(path.read_text()) for path in sorted(out.glob("rank*.json"))]
+    (alone,), (first, second) = told["alone"], told["both"]
+    for whole, a, b in zip(alone["seen"], first["seen"], second["seen"], strict=True):
+        assert a["row"] + b["row"] == whole["row"]
+    assert first["hashes"] == second["hashes"]
+    assert {name.partition(".")[0] for name in first["hashes"]} >= {"generator", "discriminator", "discriminator_fg"}
+    assert first["hashes"] != alone["hashes"]
