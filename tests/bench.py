@@ -1,6 +1,6 @@
 """`make bench`: how fast the suite is beside the way public code does the same. Writes docs/performance.md.
 
-python tests/bench.py [--only store step metrics draw] [--device cuda] [--quick] [--out FILE]
+python tests/bench.py [--only store step finegan metrics draw] [--device cuda] [--quick] [--out FILE]
 """
 
 import argparse
@@ -21,8 +21,20 @@ from timing import Row
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-BENCHES = {"store": "bench_data", "step": "bench_step", "metrics": "bench_metrics", "draw": "bench_data"}
-TITLES = {"store": "Image store", "step": "Training step", "metrics": "Metrics", "draw": "Procedural drawing"}
+BENCHES = {
+    "store": "bench_data",
+    "step": "bench_step",
+    "finegan": "bench_finegan",
+    "metrics": "bench_metrics",
+    "draw": "bench_data",
+}
+TITLES = {
+    "store": "Image store",
+    "step": "Training step",
+    "finegan": "FineGAN's training step",
+    "metrics": "Metrics",
+    "draw": "Procedural drawing",
+}
 HEAD = """# Performance
 
 Written by `make bench` (`python tests/bench.py`; with a GPU `--device cuda`). Both ways of doing a thing run in turn in

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,11 +16,11 @@ from common.data.module import ImageData, Reader
 from common.data.procedural import write_birds
 
 
-def birds(folder: Path, images: int) -> Reader:
-    """Drawn birds of the size of CUB's photos, about 440 x 375; drawn once for a folder."""
+def birds(folder: Path, images: int, **needs: Any) -> Reader:
+    """Drawn birds of the size of CUB's photos, about 440 x 375; drawn once for a folder. needs: see CUB."""
     root = folder / f"birds-{images}"
     write_birds(root, images=images, classes=max(4, images // 20), side=375, seed=0)
-    return CUB(root=root)
+    return CUB(root=root, **needs)
 
 
 class DecodeEveryEpoch(Dataset[Tensor]):

@@ -1,12 +1,12 @@
-"""Speed of SIMGAN's training step, run by its Trainer, against the same step as public code writes it."""
+"""Speed of a training step, run by its Trainer, against the same step as public code writes it; here SIMGAN's."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.data.module import ImageData, Reader
 from common.data.records import Records, Sample
+from common.gan import GANModule
 from common.losses import kl_log_std, weighted
 from common.text import SentenceEncoder, Vocabulary
 from common.train import lay_out
@@ -54,19 +55,30 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "+ channels_last": {"precision": "32-true", "channels_last": True, "compile": False},
     "+ bf16": {"precision": "bf16-mixed", "channels_last": True, "compile": False},
     "+ compile": {"precision": "bf16-mixed", "channels_last": True, "compile": "default"},
+    "bf16, NCHW": {"precision": "bf16-mixed", "channels_last": False, "compile": False},
 }
-FIRST, *_, ALL_CPU, ALL = SWITCHES
+FIRST, CHANNELS_LAST, ALL_CPU, ALL, NCHW = SWITCHES
 CASES = {
-    "quick": [Case(16, 4, tuple(SWITCHES)[:3], rounds=1, alone=2, widths=TINY)],
+    "quick": [Case(16, 4, (FIRST, CHANNELS_LAST, ALL_CPU), rounds=1, alone=2, widths=TINY)],
     "cpu": [
-        Case(64, 4, (FIRST, "+ channels_last", ALL_CPU), rounds=3, aim=2.0, alone=6),
+        Case(64, 4, (FIRST, CHANNELS_LAST, ALL_CPU), rounds=3, aim=2.0, alone=6),
         Case(256, 1, (FIRST, ALL_CPU), rounds=1, aim=2.0),
     ],
     "cuda": [
-        Case(256, 16, tuple(SWITCHES), rounds=5, turn=10, warm=15, aim=3.0, alone=60),
+        Case(256, 16, (FIRST, CHANNELS_LAST, ALL_CPU, ALL), rounds=5, turn=10, warm=15, aim=3.0, alone=60),
         Case(256, 64, (FIRST, ALL), rounds=3, turn=5, warm=10, aim=3.0, alone=30),
     ],
 }
+
+
+class Other(Protocol):
+    """One step of the other way."""
+
+    def given(self, batch: Sample) -> tuple[Any, ...]:
+        """What the step is handed besides its batch: noise, in the order in which ours draws it. Not timed."""
+
+    def __call__(self, batch: Sample, *given: Any) -> Mapping[str, Any]:
+        """-> each term, as a number, under the name that ours has it in `pending`."""
 
 
 class PublicStep:
@@ -97,6 +109,10 @@ class PublicStep:
         for net in (self.generator, self.discriminator, self.text):
             net.to(device)  # in place, so the optimisers keep their parameters
         return self
+
+    def given(self, batch: Sample) -> tuple[Tensor]:
+        """eps: B,ca_dim."""
+        return (torch.randn(len(batch["row"]), self.generator.ca_dim, device=batch["image"].device),)
 
     def encode(self, batch: Sample) -> tuple[Tensor, Tensor]:
         """phi and phi-bar, B,D each: one run of the GRU for both."""
@@ -138,7 +154,7 @@ class Turns(pl.Callback):
     and all of Lightning; the other way is handed its batch on the device. The first step's losses must be the same.
     """
 
-    def __init__(self, case: Case, other: PublicStep | None, same: float) -> None:
+    def __init__(self, case: Case, other: Other | None, same: float) -> None:
         """same: the largest difference of two losses, relative to the larger of the loss and 0.1."""
         self.case, self.other, self.same = case, other, same
         self.ours: list[float] = []  # seconds of a step, by turn
@@ -153,19 +169,20 @@ class Turns(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, model: pl.LightningModule, outputs: Any, batch: Sample, batch_idx: int
     ) -> None:
-        assert isinstance(model, SIMGAN)
+        assert isinstance(model, GANModule)
         self.done += 1
         steps, turn = self.done - self.case.warm, self.case.turn
         if steps > 0 and steps % turn == 0:
             self.ours.append((now(model.device) - self.began) / turn)
         if self.other is not None and (self.done == 1 or (steps > 0 and steps % turn == 0)):
             torch.manual_seed(0)
-            eps = torch.randn(len(batch["row"]), model.generator.ca_dim, device=model.device)
+            given = self.other.given(batch)
             start = now(model.device)
             for _ in range(1 if self.done == 1 else turn):
-                losses = self.other(batch, eps)
+                losses = self.other(batch, *given)
             if self.done == 1:
-                self.compare(losses, {name: float(model.pending[f"train/{name}"]) for name in losses})
+                theirs = {name: float(loss) for name, loss in losses.items()}
+                self.compare(theirs, {name: float(model.pending[f"train/{name}"]) for name in losses})
             else:
                 self.theirs.append((now(model.device) - start) / turn)
         torch.backends.cudnn.allow_tf32 = True
@@ -189,6 +206,10 @@ def step(folder: Path, *, device: torch.device, quick: bool) -> list[Row]:
     birds_drawn = 24 if quick else 2000 if device.type == "cuda" else 160
     reader = birds(folder, birds_drawn)
     rows = []
+
+    def once(case: Case, profiler: SimpleProfiler) -> Turns:
+        return run(case, case.switches[-1], reader, folder, device, profiler)
+
     for case in CASES["quick" if quick else device.type]:
         what = f"step, {case.side} px, batch {case.batch}"
         for name in case.switches:
@@ -197,7 +218,7 @@ def step(folder: Path, *, device: torch.device, quick: bool) -> list[Row]:
             aim = case.aim if name == case.switches[-1] else None
             rows.append(Row(f"{what}: {name}", case.batch / ours, case.batch / theirs, times=aim))
         if case.alone:
-            rows += alone(case, f"{what}, alone", reader, folder, device)
+            rows += alone(case, f"{what}, alone", once, arithmetic(case), device)
     return rows
 
 
@@ -207,13 +228,27 @@ def run(
     """A fit with these switches; with a profiler our steps alone."""
     gc.collect()  # networks of the run before, which hang in cycles
     torch.manual_seed(0)
-    switches = SWITCHES[name]
     records = reader.read()
     model = SIMGAN(image_size=case.side, loss=LOSS, grad_norm_every=0, **case.widths)
     vocabulary = Vocabulary.build(sentence for captions in records.captions for sentence in captions)
     net = SentenceEncoder(words=len(vocabulary), word_dim=model.phi_dim, dim=model.phi_dim)
     model.text_encoder = TextEncoder(vocabulary=vocabulary, net=net, hash="untrained")
     other = PublicStep(model, records).to(device) if profiler is None else None
+    data = ImageData(dataset=reader, image_size=case.side, batch_size=case.batch, store=folder / "stores")
+    return fit(case, name, model, other, data, device, profiler)
+
+
+def fit(
+    case: Case,
+    name: str,
+    model: GANModule,
+    other: Other | None,
+    data: ImageData,
+    device: torch.device,
+    profiler: SimpleProfiler | None = None,
+) -> Turns:
+    """The model in a Trainer with these switches, in turn with the other way or alone."""
+    switches = SWITCHES[name]
     turns = Turns(case, other, SAME[switches["precision"]])
     lay_out(model, {"accelerator": device.type, **switches})
     trainer = pl.Trainer(
@@ -230,28 +265,26 @@ def run(
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        default_root_dir=folder,
+        default_root_dir=data.store_folder,
     )
-    data = ImageData(
-        dataset=reader,
-        image_size=case.side,
-        batch_size=case.batch,
-        workers=2 if device.type == "cuda" else 0,
-        store=folder / "stores",
-    )
+    data.workers = 2 if device.type == "cuda" else 0
     trainer.fit(model, datamodule=data)
     return turns
 
 
-def alone(case: Case, what: str, reader: Reader, folder: Path, device: torch.device) -> list[Row]:
-    """Our steps without the other way in between: rate, share of waiting for data, arithmetic, memory."""
+def alone(
+    case: Case, what: str, fit: Callable[[Case, SimpleProfiler], Turns], flops: int, device: torch.device
+) -> list[Row]:
+    """Our steps without the other way in between: rate, share of waiting for data, arithmetic, memory.
+
+    fit: runs a case under a profiler. flops: of one image in one step.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     profiler = SimpleProfiler()
-    long = case._replace(turn=case.alone, rounds=1)
-    (seconds,) = run(long, case.switches[-1], reader, folder, device, profiler).ours
+    (seconds,) = fit(case._replace(turn=case.alone, rounds=1), profiler).ours
     waits = profiler.recorded_durations["[_TrainingEpochLoop].train_dataloader_next"][case.warm :]
-    rate = arithmetic(case) * case.batch / seconds / 1e12
+    rate = flops * case.batch / seconds / 1e12
     most = 3 if device.type == "cuda" else None  # the aims are for a GPU and, of its peak, for a large batch
     least = 35 if case.batch >= 64 else None
     rows = [

@@ -7,6 +7,7 @@ import pytest
 import torch
 from bench import BENCHES, main, merge, table
 from bench_data import birds
+from bench_finegan import arithmetic as arithmetic_of
 from bench_step import CASES, SWITCHES, Case, PublicStep, Turns, arithmetic, run
 from timing import Row, alternate
 
@@ -52,11 +53,21 @@ def test_every_benchmark_runs_and_is_written(tmp_path: Path) -> None:
         figures = [float(row[1].replace(",", "")) for row in rows]
         assert all(figure > 0 for figure in figures), section
         assert all(0.01 < float(row[4].split()[0]) < 1e4 for row in rows if row[4]), section
-    assert sum(" x | " in line for line in text.splitlines()) == 8  # two loaders twice, three steps, one of metrics
+    # two loaders twice, three steps of SIMGAN, two of AttnGAN and of FineGAN, their word loss, one of metrics
+    assert sum(" x | " in line for line in text.splitlines()) == 13
 
 
 def test_arithmetic_of_the_paper_widths() -> None:
     assert arithmetic(Case(256, 16, (), rounds=1)) * 16 == pytest.approx(17.7e12, rel=0.01)  # counted by hand
+
+
+@pytest.mark.parametrize(("kind", "generator", "trunks"), [("AttnGAN", 8.3, 3.84), ("FineGAN", 9.1, 4 * 3.84)])
+def test_arithmetic_of_finegan_and_attngan(kind: str, generator: float, trunks: float) -> None:
+    """Billions of multiply-adds of an image: G with its backward pass; the trunks (quadrants and foregrounds make four
+    of one) of photo and drawing with theirs, then of the drawing with that to its pixels; Inception likewise; four
+    heads of the condition at three stages, 0.057 each."""
+    passes = 3 * generator + (2 * 3 + 2) * trunks + 2 * 5.7 + 3 * (3 * 3 + 2) * 0.057
+    assert arithmetic_of(Case(256, 20, (), rounds=1), kind) == pytest.approx(2e9 * passes, rel=0.02)
 
 
 def test_a_step_that_differs_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
