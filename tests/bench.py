@@ -1,6 +1,6 @@
 """`make bench`: how fast the suite is beside the way public code does the same. Writes docs/performance.md.
 
-python tests/bench.py [--only store step finegan metrics draw] [--device cuda] [--quick] [--out FILE]
+python tests/bench.py [--only store step finegan ggb metrics draw] [--device cuda] [--quick] [--out FILE]
 """
 
 import argparse
@@ -25,6 +25,7 @@ BENCHES = {
     "store": "bench_data",
     "step": "bench_step",
     "finegan": "bench_finegan",
+    "ggb": "bench_ggb",
     "metrics": "bench_metrics",
     "draw": "bench_data",
 }
@@ -32,6 +33,7 @@ TITLES = {
     "store": "Image store",
     "step": "Training step",
     "finegan": "FineGAN's training step",
+    "ggb": "GGB's training step",
     "metrics": "Metrics",
     "draw": "Procedural drawing",
 }

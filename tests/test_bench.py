@@ -8,6 +8,7 @@ import torch
 from bench import BENCHES, main, merge, table
 from bench_data import birds
 from bench_finegan import arithmetic as arithmetic_of
+from bench_ggb import arithmetic as arithmetic_of_ggb
 from bench_step import CASES, SWITCHES, Case, PublicStep, Turns, arithmetic, run
 from timing import Row, alternate
 
@@ -53,8 +54,9 @@ def test_every_benchmark_runs_and_is_written(tmp_path: Path) -> None:
         figures = [float(row[1].replace(",", "")) for row in rows]
         assert all(figure > 0 for figure in figures), section
         assert all(0.01 < float(row[4].split()[0]) < 1e4 for row in rows if row[4]), section
-    # two loaders twice, three steps of SIMGAN, two of AttnGAN and of FineGAN, their word loss, one of metrics
-    assert sum(" x | " in line for line in text.splitlines()) == 13
+    # two loaders twice, three steps of SIMGAN, two of AttnGAN and of FineGAN, their word loss, two of GGB and its maps,
+    # one of metrics
+    assert sum(" x | " in line for line in text.splitlines()) == 16
 
 
 def test_arithmetic_of_the_paper_widths() -> None:
@@ -68,6 +70,15 @@ def test_arithmetic_of_finegan_and_attngan(kind: str, generator: float, trunks: 
     heads of the condition at three stages, 0.057 each."""
     passes = 3 * generator + (2 * 3 + 2) * trunks + 2 * 5.7 + 3 * (3 * 3 + 2) * 0.057
     assert arithmetic_of(Case(256, 20, (), rounds=1), kind) == pytest.approx(2e9 * passes, rel=0.02)
+
+
+def test_arithmetic_of_ggb() -> None:
+    """Billions of multiply-adds of an image. G draws twice, 6.37 with heads and 6.33 without, and goes back, first
+    without level 7 (0.10), each time not to its input (0.35); D sees photo and drawing and goes back, and the drawing
+    again with the way to its pixels; so do E of all levels with a third image, and both critics."""
+    g = 6.37 + 6.33 + 2 * (6.27 + 6.33) - 2 * 0.35
+    d, e, critics = 8 * 1.66 - 0.1, 3 * 3 * 0.193 - 0.05 + 3 * 0.193, 2 * 8 * 0.3525
+    assert arithmetic_of_ggb(Case(256, 8, (), rounds=1)) == pytest.approx(2e9 * (g + d + e + critics), rel=0.01)
 
 
 def test_a_step_that_differs_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
