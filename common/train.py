@@ -168,6 +168,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
     """A Lightning trainer from conf/trainer, without loggers. grid: draw the fixed inputs every `grid_every` epochs."""
     gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     one_of("accelerator", options, ("auto", "cpu", "gpu", "cuda"))
+    one_of("channels_last", options, ("auto", True, False))
     one_of("compile", options, ("auto", False, None, "default", "reduce-overhead", "max-autotune"))
     if options["accelerator"] in ("gpu", "cuda") and not gpu:
         raise UserError("trainer.accelerator=gpu and no GPU is to be seen here: choose trainer=cpu, or see task=doctor")
@@ -230,7 +231,7 @@ def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
     gpu = options["accelerator"] != "cpu" and torch.cuda.is_available()
     nets = [net for name, net in model.named_children() if name.startswith(("generator", "discriminator"))]
     for net in [one for group in nets for one in (group if isinstance(group, torch.nn.ModuleList) else [group])]:
-        if options["channels_last"]:
+        if options["channels_last"] is True or (options["channels_last"] == "auto" and gpu):
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         mode = options["compile"]
         if mode not in (False, None) and (mode != "auto" or gpu):
