@@ -5,6 +5,18 @@ from typing import Any, Self
 from torch import nn
 
 
+def initialise(module: nn.Module) -> None:
+    """Weights N(0, 0.02^2), biases 0, BN gamma N(1, 0.02^2), beta 0: DCGAN, as pix2pix and SISGAN have it."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
+
+
 class Frozen(nn.Module):
     """A network that only serves: in eval mode and without gradients for good, and left out of checkpoints.
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.blocks import initialise
 from common.errors import UserError
 
 SLOPE = 0.2  # LeakyReLU; not in the paper: pix2pix
@@ -21,18 +22,6 @@ TOP = 7  # the decoder level that draws the image itself
 LEVELS = (4, 5, 6)  # those that may have a guiding block (Sec. 2.2)
 SMALLEST = 8  # pixels that a block can judge: the encoder leaves it 2 x 2
 NORMS = ("batch", "instance", "none")
-
-
-def initialise(module: nn.Module) -> None:
-    """Weights N(0, 0.02^2), biases 0, BN gamma N(1, 0.02^2), beta 0. Not in the paper: pix2pix."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
-            nn.init.zeros_(layer.bias)
 
 
 def depth_of(image_size: int) -> int:

@@ -14,22 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from common.blocks import initialise
 from common.errors import UserError
 
 SLOPE = 0.2  # LeakyReLU (Sec. 3.1); the slope is not in the paper: SISGAN
 Context = AbstractContextManager[None]
-
-
-def initialise(module: nn.Module) -> None:
-    """Weights N(0, 0.02^2), biases 0, BN gamma N(1, 0.02^2), beta 0. Not in the paper: SISGAN and TensorLayer code."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
-            nn.init.zeros_(layer.bias)
 
 
 def pair(first: Context, second: Context) -> tuple[Context, Context]:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.blocks import Frozen
+from common.blocks import Frozen, initialise
 from common.errors import UserError
-from simgan.networks import SLOPE, ResidualUnit, initialise
+from simgan.networks import SLOPE, ResidualUnit
 
 CA_DIM = 128
 VGG_INPUT = {  # mean and standard deviation taken from and divided out of [0, 1] images
