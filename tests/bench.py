@@ -26,6 +26,7 @@ BENCHES = {
     "step": "bench_step",
     "finegan": "bench_finegan",
     "ggb": "bench_ggb",
+    "denoise": "bench_denoise",
     "metrics": "bench_metrics",
     "draw": "bench_data",
 }
@@ -34,6 +35,7 @@ TITLES = {
     "step": "Training step",
     "finegan": "FineGAN's training step",
     "ggb": "GGB's training step",
+    "denoise": "Attribute denoising",
     "metrics": "Metrics",
     "draw": "Procedural drawing",
 }

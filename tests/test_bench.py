@@ -56,7 +56,7 @@ def test_every_benchmark_runs_and_is_written(tmp_path: Path) -> None:
         assert all(0.01 < float(row[4].split()[0]) < 1e4 for row in rows if row[4]), section
     # two loaders twice, three steps of SIMGAN, two of AttnGAN and of FineGAN, their word loss, two of GGB and its maps,
     # one of metrics
-    assert sum(" x | " in line for line in text.splitlines()) == 16
+    assert sum(" x | " in line for line in text.splitlines()) == 24
 
 
 def test_arithmetic_of_the_paper_widths() -> None:
