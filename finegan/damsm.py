@@ -163,19 +163,11 @@ def load_encoders(path: str | Path, *, legacy: bool = False) -> Encoders:
 
     legacy: the image encoder resizes as the published code did.
     """
-    if Path(path).is_dir():
-        from finegan.checkpoints import load_published_encoders  # it makes Encoders, so it imports this module
+    from finegan.checkpoints import encoders_of, load_published_encoders  # made of what is here, so they import it
 
+    if Path(path).is_dir():
         return load_published_encoders(path, legacy=legacy)
-    export = read_export(path, "damsm")
-    config, names = export["config"], tuple(export["names"])
-    sizes = {key: config[key] for key in ("code_dim", "image_size", "trunk")}
-    text = RNNEncoder(tokens=len(names) + 1, word_dim=config["word_dim"], code_dim=config["code_dim"])
-    image = ImageEncoder(**sizes, legacy=legacy)
-    text.load_state_dict(export["text"])
-    image.load_state_dict(export["image"])
-    taught = export["inputs"], file_hash(path), config, export["cleaned_hash"]
-    return Encoders(Frozen(text), Frozen(image), names, *taught)
+    return encoders_of(read_export(path, "damsm") | {"hash": file_hash(path)}, legacy=legacy)
 
 
 # ---- training

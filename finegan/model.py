@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from common.data.records import Sample
 from common.errors import UserError
-from common.losses import ADVERSARIAL
+from common.losses import ADVERSARIAL, Cost
 from finegan.conditions import Codes
+from finegan.damsm import INPUTS
 from finegan.discriminators import Discriminator
 from finegan.losses import damsm_loss, kl, mismatch
 from finegan.networks import Generator, initialise
 from finegan.serving import Painter
 
-INPUTS = ("text", "raw", "clean", "class")
 EMPTY = 0.01  # share of foreground below which `part_skip_empty` leaves a quadrant out
 
 
@@ -243,19 +243,17 @@ class FineGAN(Painter):
             if self.has("fg"):
                 terms["fg"] = self.real(net.uncond(h)) + self.fake(net.uncond(h_f))
             if self.has("fg_part"):
-                terms["fg_part"] = self.of_parts(net.part(x, h), mask, True) + self.of_parts(
-                    net.part(f, h_f), mask, False
-                )
+                real = self.of_parts(net.part(x, h), mask, self.real)
+                terms["fg_part"] = real + self.of_parts(net.part(f, h_f), mask, self.fake)
         for name, score in scores.items():
             self.pending[f"train/score_{name}_{self.sides[k]}"] = score.detach().float().mean()
         if k == 2:
             self.gradient_norms(terms, nn.ModuleList(self.judges(k)).parameters(), "d")
         return terms
 
-    def of_parts(self, scores: Tensor, mask: Tensor, real: bool) -> Tensor:
+    def of_parts(self, scores: Tensor, mask: Tensor, cost: Cost) -> Tensor:
         """Cost of the B,4 logits of the foreground's quadrants: all alike, or with `part_skip_empty` those that show
         something of it."""
-        cost = self.real if real else self.fake
         if not self.part_skip_empty:
             return cost(scores)
         shown = F.adaptive_avg_pool2d(mask, 2).flatten(1) > EMPTY  # TL, TR, BL, BR
@@ -286,10 +284,7 @@ class FineGAN(Painter):
                 if self.has("fg"):
                     terms["fg"] = self.g_cost(judge.uncond(h))
                 if self.has("fg_part"):
-                    scores = judge.part(shown, h)
-                    terms["fg_part"] = (
-                        self.g_cost(scores) if not self.part_skip_empty else self.of_parts(scores, mask, True)
-                    )
+                    terms["fg_part"] = self.of_parts(judge.part(shown, h), mask, self.g_cost)
             if k == 2:
                 self.gradient_norms(terms, [f], "g")
             yield terms

@@ -139,7 +139,7 @@ class Painter(GANModule):
         return self.conditions.spoken(batch["row"], batch.get("caption"))
 
     def grid(self, batch: Sample) -> dict[str, Tensor]:
-        """Columns of the picture of progress: x, its mask, two draws from its condition, and the first at S/4."""
+        """Columns of the picture of progress: x, its mask, and two draws from its condition."""
         rng = torch.Generator().manual_seed(0)
         columns = {"x": batch["image"]}
         if self.masked:

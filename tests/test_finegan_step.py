@@ -187,11 +187,11 @@ def test_quadrants_without_foreground_can_be_left_out() -> None:
     model = make(part_skip_empty=True)
     scores = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     mask = torch.zeros(1, 1, SIDE, SIDE)
-    assert model.of_parts(scores, mask, True).item() == 0
+    assert model.of_parts(scores, mask, model.real).item() == 0
     mask[..., : SIDE // 2, SIDE // 2 :] = 1  # top right
-    assert model.of_parts(scores, mask, True).item() == pytest.approx(F.softplus(torch.tensor(-2.0)).item())
+    assert model.of_parts(scores, mask, model.real).item() == pytest.approx(F.softplus(torch.tensor(-2.0)).item())
     model.part_skip_empty = False
-    assert model.of_parts(scores, mask, False).item() == pytest.approx(F.softplus(scores).mean().item())
+    assert model.of_parts(scores, mask, model.fake).item() == pytest.approx(F.softplus(scores).mean().item())
 
 
 # ---- the mismatched condition
