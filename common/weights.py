@@ -84,3 +84,12 @@ def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Se
         rooms = {name: "" if "." in name else "data." if name == "image_size" else "model." for name in other}
         words = [f"{rooms[name]}{name}={json.dumps(theirs[name], separators=(',', ':'))}" for name in other]
         raise UserError(f"{path} was made with other settings than these: add {' '.join(words)} to the command.")
+
+
+def check_export(content: Mapping[str, Any], kind: str, format: int, path: str | Path, wanted: str) -> None:
+    """UserError unless a file holds an export of this kind and format. wanted: what it should be, and which to give."""
+    if content.get("kind") != kind:
+        found = f"a {content['kind']}" if "kind" in content else "something else"
+        raise UserError(f"{path} holds {found}, not {wanted}.")
+    if content["format"] != format:
+        raise UserError(f"{path} is of format {content['format']}, not {format}: export it again with this version.")

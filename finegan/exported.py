@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.classifier import read_weights
-from common.errors import UserError
-from common.weights import check_settings, on_cpu
+from common.weights import check_export, check_settings, on_cpu
 from finegan.checkpoints import encoders_of, generator_sizes, read_kind, take_generator
 from finegan.model import FineGAN
 
@@ -58,11 +57,8 @@ def load_finegan(path: str | Path) -> FineGAN:
 
 def read_finegan(path: str | Path) -> dict[str, Any]:
     content = read_weights(path)
-    if content.get("kind") != "finegan":
-        found = f"a {content['kind']}" if "kind" in content else "something else"
-        raise UserError(f"{path} holds {found}, not FineGAN or AttnGAN: give the <model>_<data>.pt that a fit made.")
-    if content["format"] != FORMAT:
-        raise UserError(f"{path} is of format {content['format']}, not {FORMAT}: export it again with this version.")
+    wanted = "FineGAN or AttnGAN: give the <model>_<data>.pt that a fit made"
+    check_export(content, "finegan", FORMAT, path, wanted)
     return content
 
 

@@ -17,7 +17,7 @@ from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule
-from common.weights import check_fit, check_settings, on_cpu
+from common.weights import check_export, check_fit, check_settings, on_cpu
 
 FORMAT = 1
 
@@ -139,13 +139,8 @@ class PoseGAN(GANModule):
             check_settings(self.hparams, content["hyper_parameters"], (*self.SERVED, *self.TRAINED), path)
             self.load_state_dict(content["state_dict"])
             return
-        if content.get("kind") != self.KIND:
-            found = f"a {content['kind']}" if "kind" in content else "something else"
-            raise UserError(f"{path} holds {found}, not a generator of {self.KIND}: give the file that its fit made.")
-        if content["format"] != FORMAT:
-            raise UserError(
-                f"{path} is of format {content['format']}, not {FORMAT}: export it again with this version."
-            )
+        wanted = f"a generator of {self.KIND}: give the file that its fit made"
+        check_export(content, self.KIND, FORMAT, path, wanted)
         check_settings(self.hparams, content["config"], self.SERVED, path)
         nets = {"G": self.generator} | ({} if self.ema_generator is None else {"ema": self.ema_generator.module})
         for name, net in nets.items():

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from common.classifier import read_weights
-from common.errors import UserError
 from common.text import Vocabulary
-from common.weights import check_settings, on_cpu
+from common.weights import check_export, check_settings, on_cpu
 from simgan.model import SIMGAN
 from simgan.vse import text_encoder
 
@@ -55,11 +54,7 @@ def load_editor(path: str | Path) -> SIMGAN:
 
 def read_editor(path: str | Path) -> dict[str, Any]:
     content = read_weights(path)
-    if content.get("kind") != "simgan":
-        found = f"a {content['kind']}" if "kind" in content else "something else"
-        raise UserError(f"{path} holds {found}, not a SIMGAN editor: give the simgan_<data>.pt that a fit made.")
-    if content["format"] != FORMAT:
-        raise UserError(f"{path} is of format {content['format']}, not {FORMAT}: export it again with this version.")
+    check_export(content, "simgan", FORMAT, path, "a SIMGAN editor: give the simgan_<data>.pt that a fit made")
     return content
 
 
