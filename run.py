@@ -16,9 +16,11 @@ import logging
 import os
 import sys
 import uuid
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -27,7 +29,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
@@ -114,7 +116,7 @@ def check_words(words: list[str], *, sweeping: bool) -> None:
                 if name not in choices(key):
                     raise UserError(f"{key}={name} is not known: {nearest(name, choices(key))}")
             picks.append(f"{key}={wanted[0]}")
-    cfg = compose(picks)
+    cfg = composed(*picks).cfg
     known = keys_of(cfg)
     for override in overrides:
         key = override.key_or_group
@@ -147,14 +149,31 @@ def values_of(override: Override) -> list[Any]:
     return list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
 
 
-def compose(words: list[str], **options: bool) -> DictConfig:
+class Composed(NamedTuple):
+    """A command's configuration, to be read only, and the groups' choices, also those that a table row makes."""
+
+    cfg: DictConfig
+    chosen: dict[str, str]
+
+
+@lru_cache(maxsize=128)  # some tenths of a second each, and the same words are asked for again and again
+def composed(*words: str) -> Composed:
     """The configuration of a command line, whether or not Hydra is running a job at the time."""
     running = GlobalHydra.instance().is_initialized()
     try:
         with nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", words, **options)
+            cfg = hydra.compose("config", list(words), return_hydra_config=True)
     except HydraException as error:
         raise UserError(f"{' '.join(words)} cannot be composed: {str(error).splitlines()[0]}") from None
+    chosen = of_groups(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Composed(cfg, chosen)
+
+
+def of_groups(picked: Mapping[str, Any]) -> dict[str, str]:
+    """Without the groups that nothing is chosen from, and without Hydra's own."""
+    return {group: picked[group] for group in groups() if picked.get(group) is not None}
 
 
 def check_data(cfg: dict[str, Any]) -> None:
@@ -181,8 +200,9 @@ def check_pair(cfg: dict[str, Any]) -> None:
         )
 
 
-def plain(cfg: DictConfig, words: list[str]) -> dict[str, Any]:
+def plain(made: Composed, words: list[str]) -> dict[str, Any]:
     """The configuration as plain resolved values; the words that made it and the groups they choose stay with it."""
+    cfg, chosen = made
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
@@ -190,10 +210,7 @@ def plain(cfg: DictConfig, words: list[str]) -> dict[str, Any]:
         values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {str(error).splitlines()[0]}") from None
-    picked = compose(words, return_hydra_config=True).hydra.runtime.choices  # also what a table row picks for itself
-    values["chosen"] = {group: picked[group] for group in groups() if picked.get(group) is not None}
-    values["words"] = words
-    return values
+    return values | {"chosen": dict(chosen), "words": words}
 
 
 # ---- what only this file can do, handed to the tasks
@@ -201,8 +218,7 @@ def plain(cfg: DictConfig, words: list[str]) -> dict[str, Any]:
 
 def compose_need(need: dict[str, Any], asked: list[str]) -> dict[str, Any]:
     """The configuration of a needed network: its asker's data and folders, its own recipe, one device."""
-    chosen = compose(asked, return_hydra_config=True).hydra.runtime.choices
-    kept = [f"data={chosen['data']}"]  # a table row may have picked it
+    kept = [f"data={composed(*asked).chosen['data']}"]  # a table row may have picked it
     for override in OverridesParser.create().parse_overrides(asked):
         key, line = override.key_or_group, override.input_line or ""
         if (key in FORWARDED and key != "data") or key.startswith(FORWARDED_SECTIONS):
@@ -211,7 +227,7 @@ def compose_need(need: dict[str, Any], asked: list[str]) -> dict[str, Any]:
             kept.append(line)
     kind = [f"model={need['model']}"] if "model" in need else ["task=prepare", f"prepare={need['prepare']}"]
     words = [*kind, *kept, *need.get("overrides", [])]
-    return plain(compose(words), words)
+    return plain(composed(*words), words)
 
 
 def loggers(cfg: dict[str, Any], folder: Path) -> list[Any]:
@@ -283,7 +299,7 @@ def job(cfg: DictConfig) -> None:
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     words = list(hydra_config.overrides.task)
     try:
-        values = plain(cfg, words)
+        values = plain(Composed(cfg, of_groups(hydra_config.runtime.choices)), words)
         if values["task"] == "doctor":  # must be able to say that torch and torchvision do not fit
             from common.doctor import examine
 

@@ -66,7 +66,7 @@ def jobs(command: str) -> Iterator[list[str]]:
 
 
 def compose(words: list[str]) -> dict[str, Any]:
-    values = run.plain(run.compose(words), words)
+    values = run.plain(run.composed(*words), words)
     run.check_pair(values)
     return values
 
@@ -109,11 +109,8 @@ def defined(path: Path) -> set[str]:
 
 
 def configured() -> set[str]:
-    keys: set[str] = set()
-    for model in run.choices("model"):
-        for data in run.choices("data"):
-            keys |= set(run.keys_of(run.compose([f"model={model}", f"data={data}"])))
-    return keys
+    words = [f"{group}={name}" for group in ("model", "data") for name in run.choices(group)]  # they add keys apart
+    return {key for word in words for key in run.keys_of(run.composed(word).cfg)}
 
 
 @pytest.mark.parametrize("path", DOCS, ids=name)
