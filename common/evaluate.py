@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -42,8 +42,9 @@ class Measure(Protocol):
     def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
         """batch on the device; images B,3,S,S float in [-1, 1], what the model made of it; its B target sentences."""
 
-    def compute(self) -> Numbers:
-        """Every number by name; None = not measured, and `protocol` says why."""
+    def compute(self, drawn: Features | None) -> Numbers:
+        """Every number by name; None = not measured, and `protocol` says why. drawn: of all the images in their order,
+        None without an extractor."""
 
     def protocol(self) -> dict[str, Any]:
         """What the numbers depend on, plain values."""
@@ -144,7 +145,7 @@ def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_siz
         loader = data.eval_loader(rows=rows, batch_size=batch_size, reads=("image",))
         found = extract(extractor, (to_uint8(data.move(batch, device)["image"]) for batch in loader))
         torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, path)
-    return replace(found, features=found.features[place], logits=found.logits[place])
+    return found[torch.from_numpy(place)]
 
 
 def evaluate(
@@ -189,6 +190,7 @@ def evaluate(
 
     numbers: Numbers = {}
     protocol: dict[str, Any] = {"data": data.records.name, "procedural": data.records.procedural}
+    fake: Features | None = None
     if extractor is None:
         for _ in edits():
             pass
@@ -222,7 +224,7 @@ def evaluate(
             log.warning("withheld: %s", protocol["withheld"])
         protocol |= asdict(labels)
     for measure in own:
-        numbers |= measure.compute()
+        numbers |= measure.compute(fake)
         protocol |= measure.protocol()
     if plan.file is not None:
         protocol["pairs"] = plan.file.name
@@ -248,7 +250,7 @@ class ColourMatches:
         self.edit.update(images, batch["row"], sentences)
         self.source.update(batch["image"], batch["row"], sentences)
 
-    def compute(self) -> Numbers:
+    def compute(self, drawn: Features | None) -> Numbers:
         source = self.source.compute()
         return {**self.edit.compute(), "colour_match_of_source": source["colour_match"]}
 

@@ -5,7 +5,7 @@ images or pixels is summed in float64.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -50,6 +50,10 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __getitem__(self, which: slice | Tensor) -> Self:
+        """Of some of the images, in the order asked for."""
+        return replace(self, features=self.features[which], logits=self.logits[which])
 
 
 @dataclass(frozen=True)

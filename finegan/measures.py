@@ -17,7 +17,7 @@ from common.control import ColourMatch
 from common.data.colours import NAMES
 from common.data.module import ImageData
 from common.data.records import Sample
-from common.metrics import ENOUGH, inception_score, metric_key, r_precision, to_uint8
+from common.metrics import ENOUGH, Features, inception_score, metric_key, r_precision, to_uint8
 from finegan.cleaning import Colours, load_features, told_of
 from finegan.denoise import read_cleaned
 from finegan.is_network import ISExtractor, filenames_hash, load_is_network
@@ -197,7 +197,7 @@ class Measures:
 
     # ---- numbers
 
-    def compute(self) -> Numbers:
+    def compute(self, drawn: Features | None) -> Numbers:
         return self.scores() | self.precisions() | self.consistency() | self.of_masks()
 
     def scores(self) -> Numbers:

@@ -21,7 +21,7 @@ from common.data.pose_pairs import csv_text
 from common.data.poses import FRAME, pose_distance, pose_mask
 from common.data.records import Sample
 from common.extractors import LPIPS, load_lpips
-from common.metrics import l1, ssim, to_uint8
+from common.metrics import ENOUGH, Features, inception_score, l1, metric_key, ssim, to_uint8
 from ggb.serving import PoseGAN
 
 Numbers = dict[str, float | None]
@@ -99,7 +99,7 @@ class Measures:
     mask_ssim       ssim_pg2 of both images with everything but the body black (PG2)
     ssim_body       the same without the black: mean over the pixels of the body
     l1              on [-1, 1]
-    *_near, ...     by thirds of pose distance; ssim_front_to_back, ...: by the views that the names say
+    *_near, ...     by thirds of pose distance, also IS: is_mean_near; ssim_front_to_back, ...: by the names' views
     *_of_source     of x in place of x-hat; *_of_mean: of the mean training photo. To be beaten
     clothes         on drawn people: `clothes_distance`, by how much the colours of the clothes are off
     """
@@ -108,6 +108,9 @@ class Measures:
         self, *, model: PoseGAN, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
     ) -> None:
         self.data, self.pixels, self.keys = data, options["pixels"], data.records.keys
+        self.few = 0 if options["allow_few"] else ENOUGH
+        # as many as keep the size of those of the whole, on which IS depends
+        self.splits = max(1, options["splits"] // len(STRATA))
         self.lpips: LPIPS | None = load_lpips()
         if self.lpips is not None:
             self.lpips.to(model.device)
@@ -148,7 +151,7 @@ class Measures:
     def add(self, name: str, values: Tensor) -> None:
         self.values[name].append(values.double().cpu())
 
-    def compute(self) -> Numbers:
+    def compute(self, drawn: Features | None) -> Numbers:
         table = {name: torch.cat(values).numpy() for name, values in self.values.items()}
         distance = table.pop("distance")
         numbers: Numbers = {name: mean_of(values) for name, values in table.items()}
@@ -163,11 +166,19 @@ class Measures:
                 for end in ("", "_of_source"):
                     if name + end in table:
                         numbers[f"{name}_{stratum}{end}"] = mean_of(table[name + end][chosen])
+            if drawn is not None:
+                numbers |= self.score_of(drawn[torch.from_numpy(chosen)], f"is_mean_{stratum}")
         views = np.array([f"{view(self.keys[row])}_to_{view(self.keys[target])}" for row, target in self.pairs])
         for way in np.unique(views):
             if (chosen := views == way).sum() >= FEWEST:
                 numbers[f"ssim_{way}"] = mean_of(table["ssim"][chosen])
         return numbers
+
+    def score_of(self, drawn: Features, name: str) -> Numbers:
+        """IS of a third of the images, over consecutive splits."""
+        enough = len(drawn) >= max(self.splits, self.few)
+        score = inception_score(drawn.logits, splits=self.splits, seed=None)[0] if enough else None
+        return {metric_key(name, drawn.extractor): score}
 
     def thirds(self, distance: np.ndarray) -> np.ndarray:
         """0, 1 or 2 for each pair: as many in each as can be; ties go by their place in the list."""
@@ -184,10 +195,11 @@ class Measures:
             "pixels": self.pixels,
             "ssim": "ssim_pg2: uniform 7 x 7, sample covariance, L = 255, no border, mean over channels and pairs",
             "pose_distance": "mean shift of the joints that both have, in sides, plus share of those that one has",
+            "is_by_thirds": f"{self.splits} consecutive splits of each third, withheld below {self.few:,} images",
             "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
-        told["not_comparable"] = {"is_*@*": "IS through another network"}
+        told["not_comparable"] = {"is_*@*": "IS through another network", "is_mean_*": "a third of the pairs"}
         if {"pairs": count, "side": side} != PAPER:
             why = f"{count:,} pairs of {side} px, not {PAPER['pairs']:,} of {PAPER['side']} px"
             told["not_comparable"] |= dict.fromkeys(("ssim*", "is_*", "mask_ssim*"), why)

@@ -18,7 +18,7 @@ from common.data.module import ImageData
 from common.data.records import Sample
 from common.extractors import LPIPS, load_lpips
 from common.gan import paired_noise
-from common.metrics import l1, psnr, r_precision, rmse, ssim, to_uint8
+from common.metrics import Features, l1, psnr, r_precision, rmse, ssim, to_uint8
 from simgan.model import SIMGAN
 from simgan.vse import JointEmbedding, load_judge
 
@@ -144,7 +144,7 @@ class EditProxies:
             found.append(torch.from_numpy(small[top : top + size, left : left + size].copy()))
         return torch.stack(found)[:, None].float()
 
-    def compute(self) -> dict[str, float | None]:
+    def compute(self, drawn: Features | None) -> dict[str, float | None]:
         numbers: dict[str, float | None] = {name: float(torch.cat(v).mean()) for name, v in self.values.items()}
         for name in ("sim", "mp", "mp01", "bg_l1", "bg_ssim", "bg_psnr", "div_lpips", "smooth_mean", "smooth_max"):
             numbers.setdefault(name, None)

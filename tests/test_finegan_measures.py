@@ -197,7 +197,7 @@ def scored(root: Path, data: ImageData, files: dict[str, str | None]) -> dict[st
     for name, net in heads.items():
         net.register_forward_pre_hook(lambda _, x, name=name: shown.__setitem__(name, shown[name] + len(x[0])))
     images, batches = run(measures, data, passes(data, PASSES))
-    numbers = measures.compute()
+    numbers = measures.compute(None)
     rows = torch.cat([batch["row"] for batch in batches]).numpy()
     found = {"measures": measures, "numbers": numbers, "shown": dict(shown), "batches": batches, "rows": rows}
     return found | {"images": torch.cat(images), "model": model}
@@ -299,7 +299,7 @@ def test_captions_compete_with_captions_of_their_number(root: Path, data: ImageD
     model = make_model(root, data, "text", False)
     measures = Measures(model=model, data=data, options=OPTIONS, files={})
     images, batches = run(measures, data, passes(data, 150))
-    numbers, told = measures.compute(), measures.protocol()
+    numbers, told = measures.compute(None), measures.protocol()
     rows, captions = (torch.cat([batch[name] for batch in batches]) for name in ("row", "caption"))
     assert captions.unique().tolist() == [0, 1, 2]
     x = to_uint8(torch.cat(images), rounding="floor").float() / 127.5 - 1
@@ -330,7 +330,7 @@ def test_what_cannot_be_measured_says_why(root: Path, data: ImageData, files: di
     for name, said in {"other": "is of other images", "foreign": "made with resnet101 trained on imagenet"}.items():
         measures = Measures(model=model, data=data, options=few, files=files | {"cleaned": str(root / f"{name}.npz")})
         run(measures, data, passes(data, 16))
-        numbers, why = measures.compute(), measures.protocol()["not_measured"]
+        numbers, why = measures.compute(None), measures.protocol()["not_measured"]
         assert numbers["attribute_auc"] is None
         assert said in why["attribute_auc"]
         assert numbers["is@alexnet_tiny-cub-test2"] is None
@@ -347,7 +347,7 @@ def test_colour_histograms_need_no_file(root: Path, data: ImageData, files: dict
     for name, measured in {"colours.npz": True, "clean.npz": False}.items():
         measures = Measures(model=model, data=data, options=OPTIONS, files={"cleaned": str(root / name)})
         run(measures, data, passes(data, None))
-        assert (measures.compute()["attribute_auc"] is not None) is measured
+        assert (measures.compute(None)["attribute_auc"] is not None) is measured
         assert (
             "no file of the network" in measures.protocol()["not_measured"].get("attribute_auc", "")
         ) is not measured

@@ -24,7 +24,7 @@ from common.data.pose_pairs import csv_text, digest, named
 from common.data.poses import pose_distance, pose_mask
 from common.evaluate import evaluate
 from common.extractors import ALEXNET_FILE
-from common.metrics import inception_score, to_uint8
+from common.metrics import Features, inception_score, to_uint8
 from ggb.measures import FEWEST, Measures, clothes_distance, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
 
 OPTIONS: dict[str, Any] = {
@@ -168,8 +168,10 @@ def drawn(data: ImageData) -> dict[str, Tensor]:
     return whole | {"drawn": torch.cat([model.sample(batch) for batch in batches])}
 
 
-def measured(data: ImageData, drawn: dict[str, Tensor], images: Tensor | None = None, size: int = 7) -> Measures:
-    measures = Measures(model=make(), data=data, options=OPTIONS, files={})
+def measured(
+    data: ImageData, drawn: dict[str, Tensor], images: Tensor | None = None, size: int = 7, **options: Any
+) -> Measures:
+    measures = Measures(model=make(), data=data, options=OPTIONS | options, files={})
     images = drawn["drawn"] if images is None else images
     for i in range(0, len(images), size):
         batch = {name: value[i : i + size] for name, value in drawn.items()}
@@ -178,7 +180,7 @@ def measured(data: ImageData, drawn: dict[str, Tensor], images: Tensor | None = 
 
 
 def test_numbers_are_means_over_pairs_and_not_over_batches(data: ImageData, drawn: dict[str, Tensor]) -> None:
-    found = measured(data, drawn).compute()
+    found = measured(data, drawn).compute(None)
     image, y = to_uint8(drawn["drawn"]), to_uint8(drawn["target"])
     pairs = [(array(a[None]), array(b[None])) for a, b in zip(image, y, strict=True)]
     each = np.array([structural_similarity(b, a, channel_axis=2) for a, b in pairs])
@@ -191,18 +193,18 @@ def test_numbers_are_means_over_pairs_and_not_over_batches(data: ImageData, draw
     black = [array((x * mask[i].to(torch.uint8))[None]) for i in range(len(y)) for x in (image[i], y[i])]
     masked = [structural_similarity(b, a, channel_axis=2) for a, b in zip(black[::2], black[1::2], strict=True)]
     assert found["mask_ssim"] == pytest.approx(np.mean(masked), abs=1e-6)
-    again = measured(data, drawn, size=5).compute()
+    again = measured(data, drawn, size=5).compute(None)
     assert found == {name: pytest.approx(value, abs=1e-9) for name, value in again.items()}
     assert found["lpips"] is None
     assert {"ssim_dsc", "ssim_patn", "ssim_body"} <= {name for name, value in found.items() if value is not None}
 
 
 def test_the_target_itself_is_perfect_and_the_controls_are_not(data: ImageData, drawn: dict[str, Tensor]) -> None:
-    found = measured(data, drawn, drawn["target"]).compute()
+    found = measured(data, drawn, drawn["target"]).compute(None)
     for name in ("ssim", "ssim_dsc", "ssim_patn", "ssim_body", "mask_ssim", "ssim_near", "ssim_far"):
         assert found[name] == pytest.approx(1, abs=1e-12)
     assert found["l1"] == found["drawn_in_one_colour"] == 0
-    copied = measured(data, drawn, drawn["image"]).compute()
+    copied = measured(data, drawn, drawn["image"]).compute(None)
     for name in ("ssim", "l1", "mask_ssim", "ssim_near", "l1_far"):
         assert copied[name] == found[f"{name}_of_source"]
     assert copied["ssim"] < 0.95
@@ -211,12 +213,12 @@ def test_the_target_itself_is_perfect_and_the_controls_are_not(data: ImageData, 
     rows = np.unique(data.pose_pairs("train")[:512])[:512]
     photos = torch.cat([b["image"] for b in data.eval_loader(rows=rows, reads=("image",))]).double()
     assert (mean[0].permute(1, 2, 0) - photos.mean(0)).abs().max() <= 0.5 + 1e-9
-    average = measured(data, drawn, (mean.float() / 127.5 - 1).expand(len(drawn["row"]), -1, -1, -1)).compute()
+    average = measured(data, drawn, (mean.float() / 127.5 - 1).expand(len(drawn["row"]), -1, -1, -1)).compute(None)
     assert average["ssim"] == pytest.approx(found["ssim_of_mean"], abs=1e-12)
 
 
 def test_thirds_are_by_how_far_the_pose_changes(data: ImageData, drawn: dict[str, Tensor]) -> None:
-    found = measured(data, drawn).compute()
+    found = measured(data, drawn).compute(None)
     moved, gone = pose_distance(drawn["joints"], drawn["target_joints"], S)
     order = np.argsort((moved.double() + gone.double()).numpy(), kind="stable")
     image, y = to_uint8(drawn["drawn"]), to_uint8(drawn["target"])
@@ -233,6 +235,28 @@ def test_thirds_are_by_how_far_the_pose_changes(data: ImageData, drawn: dict[str
     assert {name for name in found if "_to_" in name} == {f"ssim_{way}" for way in common}
     for way in common:
         assert found[f"ssim_{way}"] == pytest.approx(each[[w == way for w in ways]].mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("allow", [True, False])
+def test_the_score_of_a_third_is_of_its_images_in_their_order(
+    data: ImageData, drawn: dict[str, Tensor], allow: bool
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(len(drawn["row"]), 4, generator=rng)
+    seen = Features(torch.zeros(len(logits), 2), logits, "classifier-people", "0", "")
+    measures = measured(data, drawn, splits=7, allow_few=allow)
+    found = measures.compute(seen)
+    moved, gone = pose_distance(drawn["joints"], drawn["target_joints"], S)
+    third = measures.thirds((moved.double() + gone.double()).numpy())
+    for place, name in enumerate(("near", "middle", "far")):
+        own = logits[third == place]
+        score = inception_score(own, splits=2, seed=None)[0]  # 7 splits of the whole are two of a third
+        assert found[f"is_mean_{name}@classifier-people"] == (score if allow else None)
+        assert abs(inception_score(own, splits=2)[0] - score) > 1e-3
+    told = measures.protocol()
+    assert "2 consecutive splits" in told["is_by_thirds"]
+    assert told["not_comparable"]["is_mean_*"] == "a third of the pairs"
+    assert not [name for name in measures.compute(None) if name.startswith("is_")]
 
 
 def test_the_protocol_names_the_pairs_and_what_stands_alone(data: ImageData, drawn: dict[str, Tensor]) -> None:
@@ -261,7 +285,7 @@ def test_clothes_are_compared_where_the_target_has_them(data: ImageData, drawn: 
             if garment.sum() >= 8
         ]
         assert white[i].item() == pytest.approx(np.mean(far), rel=1e-6)
-    found = measured(data, drawn, drawn["target"]).compute()
+    found = measured(data, drawn, drawn["target"]).compute(None)
     assert found["clothes"] == found["clothes_far"] == 0
     assert found["clothes_of_source"] > 5  # type: ignore[operator]  # the clothes are the same and elsewhere
 
@@ -269,7 +293,7 @@ def test_clothes_are_compared_where_the_target_has_them(data: ImageData, drawn: 
 def test_an_image_of_one_colour_is_counted(data: ImageData, drawn: dict[str, Tensor]) -> None:
     images = drawn["drawn"].clone()
     images[3] = 0.25
-    found = measured(data, drawn, images).compute()
+    found = measured(data, drawn, images).compute(None)
     assert found["drawn_in_one_colour"] == 1
     assert all(value is None or np.isfinite(value) for value in found.values())
 
@@ -285,7 +309,7 @@ def test_lpips_where_its_weights_are_on_disk(
     torch.save(alexnet(weights=None).state_dict(), tmp_path / "hub/checkpoints" / ALEXNET_FILE)
     few = {name: value[:3] for name, value in drawn.items()}
     measures = measured(data, few, few["target"])
-    found = measures.compute()
+    found = measures.compute(None)
     assert found["lpips"] == pytest.approx(0, abs=1e-6)
     assert found["lpips_of_source"] > 1e-3  # type: ignore[operator]
     assert {"lpips_near", "lpips_far_of_source", "lpips_of_mean"} <= found.keys()
