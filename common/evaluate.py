@@ -16,6 +16,7 @@ from common.classifier import load_classifier
 from common.control import ColourMatch
 from common.data.module import ImageData
 from common.data.pairs import Pairs, make_pairs, read_csv, write_csv
+from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_mask
 from common.data.records import Sample
 from common.errors import UserError
 from common.extractors import (
@@ -29,7 +30,7 @@ from common.extractors import (
     find_inception,
 )
 from common.gan import GANModule
-from common.metrics import ENOUGH, Features, inception_score, metric_key, score, to_uint8
+from common.metrics import ENOUGH, SEED, Features, inception_score, metric_key, score, to_uint8
 from common.runs import short_hash
 
 log = logging.getLogger(__name__)
@@ -106,19 +107,39 @@ class Plan(NamedTuple):
     real: np.ndarray  # rows of the photos, as often as they count
     reference: str  # in words
     file: Path | None  # of the pairs, where they were drawn here
+    targets: np.ndarray | None = None  # rows of the photos that are aimed at, where there are any
 
 
 def plan_of(data: ImageData, options: dict[str, Any], folder: Path, batch_size: int) -> Plan:
-    """plan=pose_pairs: the data set's own test pairs in their order, or the first `images` of them, against their
-    target photos. Others: see `evaluation_pairs`; against all test images."""
+    """plan=pose_pairs: the data set's own test pairs in their order, or the first `images` of them; see `people`.
+    Others: see `evaluation_pairs`; against all test images."""
     if options["plan"] == "pose_pairs":
         chosen = data.pose_pairs("test")[: options["images"]]
         batches = data.pose_pair_loader("test", batch_size, chosen)
-        reference = f"{data.records.name}, target photos of the test pairs, {data.image_size}"
-        return Plan(batches, [""] * len(chosen), chosen[:, 1], reference, None)
+        rows, words = people(data, options["reference"], chosen[:, 1])
+        reference = f"{data.records.name}, {words}, {data.image_size}"
+        return Plan(batches, [""] * len(chosen), rows, reference, None, chosen[:, 1])
     pairs, path = evaluation_pairs(data, options, folder)
     reference = f"{data.records.name} test, centre crop {data.image_size}"
     return Plan(data.pair_loader(pairs, batch_size), pairs.text, data.rows("test"), reference, path)
+
+
+def people(data: ImageData, reference: str, targets: np.ndarray) -> tuple[np.ndarray, str]:
+    """Rows of the photos that FID and KID of pairs of poses are held against, and what they are. reference: train, each
+    training photo that shows somebody (GFLA), or targets, the target photos, each as often as it is aimed at."""
+    if reference == "targets":
+        return targets, "target photos of the test pairs"
+    if reference != "train":
+        raise UserError(f"metrics.reference={reference} is not known: choose train or targets")
+    rows, joints = data.rows("train"), data.records.joints
+    assert joints is not None  # or there would be no poses to draw
+    rows = rows[(joints[rows] >= 0).all(-1).any(-1)]
+    if len(rows) < 2:
+        raise UserError(
+            f"{data.records.name} in {data.records.root} has no training photos of people to hold FID against: set "
+            "metrics.reference=targets"
+        )
+    return rows, "training photos of people"
 
 
 def passes(data: ImageData, images: int | None) -> Pairs:
@@ -167,10 +188,11 @@ def evaluate(
     model.before_scoring(data)
     folder.mkdir(parents=True, exist_ok=True)
     batch_size = 64 if device.type == "cuda" else 16
-    plan, posed = plan_of(data, options, folder, batch_size), options["plan"] == "pose_pairs"
+    plan = plan_of(data, options, folder, batch_size)
     extractor = extractor_for(options, files.get("classifier"))
     if extractor is not None:
         extractor.to(device)
+    masked = extractor is not None and plan.targets is not None and options["masked"]
     own: list[Measure] = [build(measures, model=model, data=data, options=options, files=files)]
     if data.records.procedural and options["plan"] == "pairs":
         own.append(ColourMatches(data))
@@ -178,6 +200,7 @@ def evaluate(
         torch.cuda.reset_peak_memory_stats()
 
     def edits() -> Iterator[Tensor]:
+        """What is drawn, uint8; masked: after each image the same with nothing but the body of its target's pose."""
         done = 0
         for loaded in plan.batches:
             batch = data.move(loaded, device)
@@ -186,7 +209,11 @@ def evaluate(
             for measure in own:
                 measure.update(batch, images, sentences)
             done += len(images)
-            yield to_uint8(images, rounding=options["pixels"])
+            drawn, side = to_uint8(images, rounding=options["pixels"]), images.shape[-1]
+            if masked:
+                mask = pose_mask(batch["target_joints"], side, radius=MASK_RADIUS * side / FRAME)
+                drawn = torch.stack([drawn, on_body(drawn, mask)], 1).flatten(0, 1)
+            yield drawn
 
     numbers: Numbers = {}
     protocol: dict[str, Any] = {"data": data.records.name, "procedural": data.records.procedural}
@@ -195,34 +222,17 @@ def evaluate(
         for _ in edits():
             pass
     else:
-        fake = extract(extractor, edits())
+        fake, also = extract(extractor, edits()), {}
+        if masked:
+            fake, also["mask_is_mean", "mask_is_std"] = fake[::2], fake[1::2]
+            protocol["mask_is"] = "all but the pose mask of the target black"
+        if plan.targets is not None:  # what a perfect model would have
+            of_targets = real_features(extractor, data, folder, batch_size, plan.targets)
+            also["is_of_targets", "is_of_targets_std"] = of_targets
         real = real_features(extractor, data, folder, batch_size, plan.real)
-        subset = options["kid_subset_size"]
-        values, labels = score(
-            real,
-            fake,
-            reference=plan.reference,
-            pixels=options["pixels"],
-            splits=options["splits"],
-            kid_subset=subset if subset <= min(len(real), len(fake)) else None,
-            kid_subsets=options["kid_subsets"],
-            shuffle=not posed,
-            allow_few=True,
-        )
-        if posed:  # what a perfect model would have; GGB and PG2 take consecutive splits
-            ceiling = zip(
-                ("is_of_targets", "is_of_targets_std"),
-                inception_score(real.logits, splits=options["splits"], seed=None),
-                strict=True,
-            )
-            values |= {metric_key(name, extractor.name): value for name, value in ceiling}
-            protocol["is_order"] = "as listed"
-        numbers |= values
-        if labels.few and not options["allow_few"]:  # the rest is worth having: a fit of days is not refused at its end
-            numbers |= {name: None for name in values if not name.startswith("kid")}
-            protocol["withheld"] = f"FID and IS, mostly bias below {ENOUGH:,} images: metrics.allow_few=true shows them"
-            log.warning("withheld: %s", protocol["withheld"])
-        protocol |= asdict(labels)
+        # GGB and PG2 take consecutive splits
+        numbers, told = judged(real, fake, also, plan.reference, options, shuffle=plan.targets is None)
+        protocol |= told
     for measure in own:
         numbers |= measure.compute(fake)
         protocol |= measure.protocol()
@@ -234,6 +244,45 @@ def evaluate(
     if device.type == "cuda":
         cost["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     return numbers, protocol, cost
+
+
+def judged(
+    real: Features,
+    fake: Features,
+    also: dict[tuple[str, str], Features],
+    reference: str,
+    options: dict[str, Any],
+    *,
+    shuffle: bool,
+) -> tuple[Numbers, dict[str, Any]]:
+    """FID, KID and IS of `fake`, and IS of other images under names of their own; with the protocol.
+
+    shuffle: see `score`. Without metrics.allow_few FID and IS of few images are withheld.
+    """
+    subset = options["kid_subset_size"]
+    values, labels = score(
+        real,
+        fake,
+        reference=reference,
+        pixels=options["pixels"],
+        splits=options["splits"],
+        kid_subset=subset if subset <= min(len(real), len(fake)) else None,
+        kid_subsets=options["kid_subsets"],
+        shuffle=shuffle,
+        allow_few=True,
+    )
+    for names, features in also.items():
+        found = inception_score(features.logits, splits=options["splits"], seed=SEED if shuffle else None)
+        values |= {metric_key(name, fake.extractor): value for name, value in zip(names, found, strict=True)}
+    numbers: Numbers = {**values}
+    protocol = asdict(labels)
+    if not shuffle:
+        protocol["is_order"] = "as listed"
+    if labels.few and not options["allow_few"]:  # the rest is worth having: a fit of days is not refused at its end
+        numbers |= {name: None for name in values if not name.startswith("kid")}
+        protocol["withheld"] = f"FID and IS, mostly bias below {ENOUGH:,} images: metrics.allow_few=true shows them"
+        log.warning("withheld: %s", protocol["withheld"])
+    return numbers, protocol
 
 
 class ColourMatches:

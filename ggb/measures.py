@@ -18,7 +18,7 @@ from common.data.colours import lab
 from common.data.fashion_names import view
 from common.data.module import ImageData
 from common.data.pose_pairs import csv_text
-from common.data.poses import FRAME, pose_distance, pose_mask
+from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_distance, pose_mask
 from common.data.records import Sample
 from common.extractors import LPIPS, load_lpips
 from common.metrics import ENOUGH, Features, inception_score, l1, metric_key, ssim, to_uint8
@@ -58,11 +58,6 @@ def ssim_patn(drawn: Tensor, target: Tensor) -> Tensor:
     return ssim_dsc(
         *(F.pad(x[..., margin : x.shape[-1] - margin], (margin, margin), value=255) for x in (drawn, target))
     )
-
-
-def on_body(images: Tensor, mask: Tensor) -> Tensor:
-    """Black where the pose mask is 0. images: uint8 B,3,S,S, mask: B,1,S,S in {0, 1}."""
-    return images * mask.to(images.dtype)
 
 
 def clothes_distance(image: Tensor, target: Tensor, rows: Tensor, truth: ColourMatch) -> Tensor:
@@ -129,7 +124,7 @@ class Measures:
         self.pairs += zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
         self.flat += int((drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)).sum())
 
-        mask = pose_mask(batch["target_joints"], side, radius=4 * side / FRAME)
+        mask = pose_mask(batch["target_joints"], side, radius=MASK_RADIUS * side / FRAME)
         self.add("ssim_pg2", ssim_pg2(drawn, target))
         self.add("ssim_dsc", ssim_dsc(drawn, target))
         self.add("ssim_patn", ssim_patn(drawn, target))
@@ -199,10 +194,10 @@ class Measures:
             "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
-        told["not_comparable"] = {"is_*@*": "IS through another network", "is_mean_*": "a third of the pairs"}
+        told["not_comparable"] = {"*is_*@*": "IS through another network", "is_mean_*": "a third of the pairs"}
         if {"pairs": count, "side": side} != PAPER:
             why = f"{count:,} pairs of {side} px, not {PAPER['pairs']:,} of {PAPER['side']} px"
-            told["not_comparable"] |= dict.fromkeys(("ssim*", "is_*", "mask_ssim*"), why)
+            told["not_comparable"] |= dict.fromkeys(("ssim*", "is_*", "mask_*"), why)
         return told
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tiny import call
 from tiny_pairs import S, make
 from torch import Tensor
 
-from common.classifier import Classifier, body_and_head
+from common.classifier import Classifier, body_and_head, load_classifier
 from common.control import ColourMatch, inner
 from common.data.colours import lab
 from common.data.deepfashion import DeepFashion
@@ -22,13 +23,22 @@ from common.data.module import ImageData
 from common.data.people_tree import write_people
 from common.data.pose_pairs import csv_text, digest, named
 from common.data.poses import pose_distance, pose_mask
-from common.evaluate import evaluate
-from common.extractors import ALEXNET_FILE
+from common.errors import UserError
+from common.evaluate import evaluate, people
+from common.extractors import ALEXNET_FILE, ClassifierExtractor, extract
 from common.metrics import Features, inception_score, to_uint8
 from ggb.measures import FEWEST, Measures, clothes_distance, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
 
 OPTIONS: dict[str, Any] = {
-    **{"plan": "pose_pairs", "images": None, "extractor": "classifier", "inception": None, "pixels": "round"},
+    **{
+        "plan": "pose_pairs",
+        "images": None,
+        "reference": "train",
+        "masked": True,
+        "extractor": "classifier",
+        "inception": None,
+        "pixels": "round",
+    },
     **{"splits": 3, "kid_subset_size": 10, "kid_subsets": 2, "allow_few": True, "seed": 0},
 }
 MEASURES = {"_target_": "ggb.measures.Measures"}
@@ -319,30 +329,94 @@ def test_lpips_where_its_weights_are_on_disk(
 # ---- plan=pose_pairs
 
 
+def kept_features(folder: Path, count: int) -> Tensor:
+    """Logits of the photos in the one cached file that has so many."""
+    files = [torch.load(path, weights_only=True) for path in folder.glob("features_*.pt")]
+    (found,) = [content["logits"] for content in files if len(content["logits"]) == count]
+    return found
+
+
 def test_pose_pairs_are_scored_against_their_targets(
     data: ImageData, drawn: dict[str, Tensor], classifier: str, tmp_path: Path
 ) -> None:
-    model, files = make().eval(), {"classifier": classifier}
-    numbers, told, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
+    model, files, options = make().eval(), {"classifier": classifier}, OPTIONS | {"reference": "targets"}
+    numbers, told, _ = evaluate(model, data, options, MEASURES, files, tmp_path)
     count = len(drawn["row"])
     assert told["n_pairs"] == told["n_real"] == told["n_fake"] == count
     assert told["plan"] == "pose_pairs"
     assert "target photos" in told["reference"]
     assert "ssim_far" in numbers
     assert numbers["fid@classifier-people"] > 0  # type: ignore[operator]
-    (kept,) = tmp_path.glob("features_*.pt")
-    features = torch.load(kept, weights_only=True)
+    assert len(list(tmp_path.glob("features_*.pt"))) == 1
     rows, place = np.unique(drawn["target_row"].numpy(), return_inverse=True)
     # a photo is embedded once and counts as often as it is aimed at
-    assert len(features["logits"]) == len(rows) < count
-    ceiling = inception_score(features["logits"][place], splits=3, seed=None)
+    assert len(rows) < count
+    logits = kept_features(tmp_path, len(rows))[place]
+    ceiling = inception_score(logits, splits=3, seed=None)
     assert numbers["is_of_targets@classifier-people"] == pytest.approx(ceiling[0], rel=1e-9)
     model.sample = lambda batch: batch["target"]  # type: ignore[method-assign, assignment]
-    perfect, _, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
+    perfect, _, _ = evaluate(model, data, options, MEASURES, files, tmp_path)
     assert perfect["fid@classifier-people"] == pytest.approx(0, abs=1e-3)
     assert perfect["ssim"] == pytest.approx(1)
     assert perfect["is_mean@classifier-people"] == pytest.approx(ceiling[0], rel=1e-5)  # the order is kept: no shuffle
-    assert abs(inception_score(features["logits"][place], splits=3)[0] - ceiling[0]) > 1e-4
+    assert abs(inception_score(logits, splits=3)[0] - ceiling[0]) > 1e-4
+
+
+def test_fid_is_held_against_training_photos_and_the_ceiling_stays_that_of_the_targets(
+    data: ImageData, drawn: dict[str, Tensor], classifier: str, tmp_path: Path
+) -> None:
+    model, files = make().eval(), {"classifier": classifier}
+    numbers, told, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
+    train, targets = data.rows("train"), np.unique(drawn["target_row"].numpy())
+    assert not set(train.tolist()) & set(targets.tolist())
+    assert told["n_real"] == len(train)
+    assert "training photos of people" in told["reference"]
+    assert kept_features(tmp_path, len(train)).std() > 0
+    aimed, _, _ = evaluate(model, data, OPTIONS | {"reference": "targets"}, MEASURES, files, tmp_path)
+    assert len(list(tmp_path.glob("features_*.pt"))) == 2  # no photo is embedded again
+    for name in ("fid", "kid"):
+        assert numbers[f"{name}@classifier-people"] != aimed[f"{name}@classifier-people"]
+    for name in ("is_mean", "is_of_targets", "mask_is_mean", "is_mean_far"):
+        assert numbers[f"{name}@classifier-people"] == pytest.approx(aimed[f"{name}@classifier-people"], rel=1e-9)
+    with pytest.raises(UserError, match="choose train or targets"):
+        evaluate(model, data, OPTIONS | {"reference": "test"}, MEASURES, files, tmp_path)
+
+
+def test_a_photo_that_shows_nobody_is_no_reference(data: ImageData) -> None:
+    rows = data.rows("train")
+    joints = data.records.joints.copy()  # type: ignore[union-attr]
+    joints[rows[5]] = -1
+    joints[rows[6], 1:] = -1  # a nose alone is somebody
+    other = ImageData(dataset=data.dataset, image_size=S, batch_size=8, load_ratio=1.0, store=data.store_folder)
+    other.records = replace(data.records, joints=joints)  # type: ignore[misc]
+    found, _ = people(other, "train", rows[:0])
+    assert found.tolist() == np.delete(rows, 5).tolist()
+    other.records = replace(data.records, joints=np.full_like(joints, -1))  # type: ignore[misc]
+    with pytest.raises(UserError, match="no training photos of people"):
+        people(other, "train", rows[:0])
+
+
+def test_the_score_of_bodies_is_of_the_same_images_without_their_surroundings(
+    data: ImageData, drawn: dict[str, Tensor], classifier: str, tmp_path: Path
+) -> None:
+    model, files = make().eval(), {"classifier": classifier}
+    numbers, told, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
+    network = ClassifierExtractor(load_classifier(classifier))
+    image, mask = to_uint8(drawn["drawn"]), pose_mask(drawn["target_joints"], S, radius=1.0)
+    for name, images in (("is", image), ("mask_is", image * mask.to(torch.uint8))):
+        score = inception_score(extract(network, [images]).logits, splits=3, seed=None)
+        assert numbers[f"{name}_mean@classifier-people"] == pytest.approx(score[0], rel=1e-5)
+        assert numbers[f"{name}_std@classifier-people"] == pytest.approx(score[1], rel=1e-3)
+    assert "black" in told["mask_is"]
+    without, told, _ = evaluate(model, data, OPTIONS | {"masked": False}, MEASURES, files, tmp_path)
+    assert numbers.keys() - without.keys() == {f"mask_is_{end}@classifier-people" for end in ("mean", "std")}
+    assert "mask_is" not in told
+    for name in ("is_mean", "fid", "is_mean_near"):
+        assert without[f"{name}@classifier-people"] == pytest.approx(numbers[f"{name}@classifier-people"], rel=1e-4)
+    few, told, _ = evaluate(model, data, OPTIONS | {"allow_few": False}, MEASURES, files, tmp_path)
+    withheld = {name for name, value in few.items() if value is None and name.endswith("@classifier-people")}
+    assert withheld == {name for name in few if name.endswith("@classifier-people") and not name.startswith("kid")}
+    assert "withheld" in told
 
 
 def test_the_first_pairs_alone(data: ImageData, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from common.errors import UserError
 
 FRAME = 256  # side of the photos that key points are given for
+MASK_RADIUS = 4.0  # of PG2's pose mask, pixels of FRAME
 JOINTS = (
     *("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist"),
     *("right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle"),
@@ -80,6 +81,11 @@ def pose_mask(joints: Tensor, side: int, *, radius: float = 4.0) -> Tensor:
     drawn = (_limb_distances(joints, side, MASK_LIMBS).amin(1, keepdim=True) <= radius**2).float()
     widened = F.max_pool2d(drawn, 5, 1, 2)
     return -F.max_pool2d(-widened, 5, 1, 2)
+
+
+def on_body(images: Tensor, mask: Tensor) -> Tensor:
+    """Black where the pose mask is 0. images: uint8 B,3,H,W, mask: B,1,H,W in {0, 1}."""
+    return images * mask.to(images.dtype)
 
 
 def pose_distance(source: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
