@@ -360,7 +360,7 @@ def test_folders_that_do_not_fit(tmp_path: Path):
     (home / "fasion-resize-annotation-train.csv").write_text("name:keypoints_y:keypoints_x\n")
     assert_match("annotation files of 2 sources.*data.files=fasion", refusal(DeepFashion(root=home).read))
     assert DeepFashion(root=home, files="fasion").read().joints is not None
-    (home / "Img/img_highres").mkdir()
+    (home / "Img/img_highres/WOMEN").mkdir(parents=True)
     (home / "Img/img").rename(home / "Img/other")
     assert_match("only the high-resolution photos", refusal(DeepFashion(root=home).find))
     for option in ({"split": "pg3"}, {"pairs": "some"}, {"files": "fashon"}):

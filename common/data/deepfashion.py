@@ -1,44 +1,40 @@
 """Reader of DeepFashion's In-shop Clothes Retrieval Benchmark, in its own layout and in that of pose transfer."""
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common.data import fashion_names as names
-from common.data.completeness import Dataset
+from common.data import fashion_pickles as pg2
 from common.data.fashion_csv import read_joints, read_pairs
-from common.data.pose_pairs import HELD_BACK, TEST_PAIRS, TRAIN_PAIRS, Pair, drawn_pairs, held_items
-from common.data.poses import FRAME, NAMED
+from common.data.fashion_photos import INSHOP, PARTS, Place, check_sizes, locate, photos
+from common.data.pose_pairs import (
+    HELD_BACK,
+    TEST_PAIRS,
+    TRAIN_PAIRS,
+    Pair,
+    drawn,
+    drawn_pairs,
+    held_items,
+    ordered_pairs,
+)
+from common.data.poses import NAMED
 from common.data.records import Records
 from common.errors import UserError
 
 log = logging.getLogger(__name__)
 
 IMAGES = 52_712
-INSHOP = Dataset(
-    "DeepFashion In-shop Clothes Retrieval",
-    "deepfashion",
-    "people",
-    "Img/img.zip",
-    "mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
-    "its authors send the password; unpack it there",
-)
-PLACES = ("deepfashion", "DeepFashion", "In-shop Clothes Retrieval Benchmark", "fashion_data", "fasion", "fashion", ".")
-TREES, PARTS, HIGHRES = ("Img/img", "img"), ("train", "test"), ("Img/img_highres", "img_highres")
 STEMS = ("fasion", "fasion-resize", "fashion-resize", "fashion")  # Deformable GAN, PATN, ADGAN, GFLA
-SPLITS = ("auto", "disjoint", "inshop", "patn_lst", "csv")
+SPLITS = ("auto", "disjoint", "inshop", "patn_lst", "csv", "pg2")
 PAIRS = ("pg2_counts", "valid4", "all")
 PARTITION = "list_eval_partition.txt"
 AGAIN = "download the file again"
-LOOKED_AT = 24  # photos whose size is checked before the store is built
 MOST_EMPTY = 0.05  # share of the paired photos that may show nobody
 TRUNK = [NAMED[f"{side} {joint}"] for side in ("right", "left") for joint in ("shoulder", "hip")]
-ENDINGS = (".jpg", ".png")
 
 
 class DeepFashion:
@@ -51,8 +47,10 @@ class DeepFashion:
         fasion-annotation-{train,test}.csv        key points and
         fasion-pairs-{train,test}.csv             pairs, see fashion_csv.py; both optional
         train.lst, test.lst                       PATN's split, a name a line; optional
+    or under root/DF_img_pose (or root/deepfashion/DF_img_pose, ...), of PG2's authors:
+        filted_up_train/<name>.jpg, filted_up_test/<name>.jpg    a choice of these photos; and fashion_pickles.py
     From:     mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html; key points and pairs from the repositories
-              of Deformable GAN, PATN, ADGAN and GFLA
+              of Deformable GAN, PATN, ADGAN, GFLA and PG2
     Records:  in the order of the keys, "WOMEN/Tees_Tanks/id_00007838/05_7_additional"; classes are the 23 folders of
               gender and category; an identity is a garment in a colour (on one person)
 
@@ -61,7 +59,8 @@ class DeepFashion:
         inshop     list_eval_partition.txt: test = query and gallery
         patn_lst   train.lst, test.lst: half of the test items are in training in another colour
         csv        the files of pairs, as they are
-        auto       csv where there are files of pairs, else disjoint
+        pg2        PG2's photos, key points and pairs, see fashion_pickles.py
+        auto       csv where there are files of pairs, pg2 where there are PG2's photos alone, else disjoint
     pairs: pg2_counts, cut to n_train_pairs / n_test_pairs; valid4, only photos with shoulders and hips (Deformable GAN,
     PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2). drop_flat:
     without the 683 photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or auto: the one
@@ -102,28 +101,34 @@ class DeepFashion:
 
     def read(self) -> Records:
         """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
-        folder = self.find()
+        place = locate(self.root, split=self.split)
+        folder = place.folder
         procedural = any((base / "procedural.json").is_file() for base in (folder, folder.parent))
-        status = _partition(folder)
-        photos, notes = _photos(folder)
-        listed = sorted(status or photos)
-        found = np.array([key in photos for key in listed])
-        expected = len(listed) if procedural else IMAGES
+        status = {} if place.pg2 else _partition(folder)
+        files, notes = photos(place.tops)
+        listed = sorted(status or files)
+        found = np.array([key in files for key in listed])
+        expected = len(listed) if procedural or place.pg2 else IMAGES  # PG2's are a choice, of unknown number
         notes += INSHOP.count(
             found, "photos", folder, names=listed, expected=expected, allow_missing=self.allow_missing
         )
         named = [key for key in listed if not (self.drop_flat and names.view(key) == "flat")]
-        keys = [key for key in named if key in photos]
-        _check_sizes([photos[key] for key in keys], procedural)
+        keys = [key for key in named if key in files]
+        check_sizes([files[key] for key in keys], procedural)
         row = {key: i for i, key in enumerate(keys)}
-        joints = self._joints(folder, row, procedural)
-        pairs, tested = self._pairs(folder, named, status, joints, row)
+        joints = self._joints(place, row, procedural)
+        if place.pg2:
+            tested = {key for key in keys if place.tops[1] in files[key].parents}
+            pairs, told = self._pg2_pairs(folder, tested, joints, row)
+            notes += told
+        else:
+            pairs, tested = self._pairs(folder, named, status, joints, row)
         identity = {group: i for i, group in enumerate(sorted({names.group(key) for key in keys}))}
         records = Records(
             name=INSHOP.name,
             root=folder,
             keys=tuple(keys),
-            images=tuple(photos[key] for key in keys),
+            images=tuple(files[key] for key in keys),
             labels=np.array([names.FOLDERS.index(names.folder(key)) for key in keys], np.int64),
             classes=names.FOLDERS,
             test=np.array([key in tested for key in keys], bool),
@@ -139,28 +144,24 @@ class DeepFashion:
 
     def find(self) -> Path:
         """The folder that holds the data set. UserError where there is none."""
-        for place in PLACES:
-            folder = self.root / place
-            if any((folder / tree / gender).is_dir() for tree in TREES for gender in ("MEN", "WOMEN")):
-                return folder
-            if any(_first_name(folder / part) for part in PARTS):
-                return folder
-            if any((folder / tree).is_dir() for tree in HIGHRES):
-                raise UserError(
-                    f"{folder} has only the high-resolution photos (750x1101): unpack the 256x256 ones beside them, "
-                    f"{INSHOP.archive} from {INSHOP.source}."
-                )
-        INSHOP.refuse_absent(self.root, [f"{place}/Img/img" for place in PLACES[:2]])
+        return locate(self.root, split=self.split).folder
 
-    def _joints(self, folder: Path, row: dict[str, int], procedural: bool) -> np.ndarray | None:
+    def _joints(self, place: Place, row: dict[str, int], procedural: bool) -> np.ndarray | None:
         """N,18,2 int16 by row; None where there are no files of key points."""
-        paths = self._csv(folder, "annotation")
-        if not paths:
+        paths = self._csv(place.folder, "annotation")
+        if paths:
+            frame = "256" if procedural and self.annotation_frame == "auto" else self.annotation_frame
+            table, frame = read_joints(paths, frame)
+            if not place.pg2:
+                self._refuse_absent((key for key in table if key not in row), "has key points", paths[0])
+        elif place.pg2 and self.files == "auto" and (place.folder / pg2.PEAKS).is_file():
+            paths, frame = [place.folder / pg2.PEAKS], "256"
+            table = pg2.read_peaks(place.folder)
+            if not table.keys() & row.keys():
+                raise UserError(f"{paths[0]} has peaks of no photo in {place.folder}: take both from one download.")
+        else:
             return None
-        frame = "256" if procedural and self.annotation_frame == "auto" else self.annotation_frame
-        table, frame = read_joints(paths, frame)
         log.info("key points: %s, frame %s", " and ".join(path.name for path in paths), frame)
-        self._refuse_absent((key for key in table if key not in row), "has key points", paths[0])
         joints = np.full((len(row), 18, 2), -1, np.int16)
         for key, points in table.items():
             if key in row:
@@ -184,18 +185,46 @@ class DeepFashion:
                 f"{folder} lacks fasion-pairs-train.csv or -test.csv: data.split=disjoint needs no such files."
             )
         tested = self._tested(folder, keys, status)
-        if self.pairs == "valid4":
-            if joints is None:
-                raise UserError(
-                    f"data.pairs=valid4 needs key points, which {folder} lacks: choose data.pairs=pg2_counts."
-                )
-            keys = [key for key in keys if key in row and (joints[row[key]][TRUNK] >= 0).all()]
+        whole = self._whole(keys, joints, row, folder)
+        own = ([key for key in whole if (key in tested) == for_test] for for_test in (False, True))
+        return self._drawn(*map(ordered_pairs, own)), tested
+
+    def _pg2_pairs(
+        self, folder: Path, tested: set[str], joints: np.ndarray | None, row: dict[str, int]
+    ) -> tuple[dict[str, list[Pair]], tuple[str, ...]]:
+        """The pairs of PG2's files, or of its photos where there are none; and a note about what is left out: pairs of
+        a photo without peaks, as in PG2's own datasets/convert_DF.py."""
+        whole = set(self._whole(row, joints, row, folder))
+        pairs: list[list[Pair]] = []
+        for part, own in zip(PARTS, (row.keys() - tested, tested), strict=True):
+            listed, usable = ordered_pairs(own), whole & own
+            if path := pg2.pairs_file(folder, part):
+                log.info("pairs: %s", path)
+                listed = pg2.read_pairs(path)
+                absent = (key for pair in listed for key in pair if key not in own)
+                self._refuse_absent(absent, f"is in a {part} pair of", path)
+            pairs.append([pair for pair in listed if usable.issuperset(pair)])
+        seen = whole if joints is None else {key for key in whole if (joints[row[key]] >= 0).any()}
+        kept = [[pair for pair in part if seen.issuperset(pair)] for part in pairs]
+        left = sum(map(len, pairs)) - sum(map(len, kept))
+        note = f"{left:,} pairs are left out, one of their photos has no key points"
+        return self._drawn(*kept), (note,) if left else ()
+
+    def _whole(self, keys: Iterable[str], joints: np.ndarray | None, row: dict[str, int], folder: Path) -> list[str]:
+        """The photos that data.pairs lets in."""
+        if self.pairs != "valid4":
+            return list(keys)
+        if joints is None:
+            raise UserError(f"data.pairs=valid4 needs key points, which {folder} lacks: choose data.pairs=pg2_counts.")
+        return [key for key in keys if key in row and (joints[row[key]][TRUNK] >= 0).all()]
+
+    def _drawn(self, train: list[Pair], test: list[Pair]) -> dict[str, list[Pair]]:
+        """As many pairs as are asked for of all that there are."""
         most = (
             (self.n_train_pairs // (1 + self.count_flips), self.n_test_pairs) if self.pairs != "all" else (None, None)
         )
-        train, left = drawn_pairs((key for key in keys if key not in tested), most[0])
-        test, _ = drawn_pairs((key for key in keys if key in tested), most[1])
-        return {"train": train, "val": left[:HELD_BACK], "test": test}, tested
+        chosen, left = drawn(train, most[0])
+        return {"train": chosen, "val": left[:HELD_BACK], "test": drawn(test, most[1])[0]}
 
     def _tested(self, folder: Path, keys: Sequence[str], status: dict[str, str]) -> set[str]:
         """The photos for testing where no files of pairs say so."""
@@ -252,55 +281,6 @@ def _partition(folder: Path) -> dict[str, str]:
     if lines[:1] != [str(len(status))]:
         raise UserError(f"{path} lists {len(status):,} photos, not {' '.join(lines[:1]) or 'any'} as it says: {AGAIN}.")
     return status
-
-
-def _photos(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Key -> file of all photos there, and a note about files that are none."""
-    tree = next((folder / tree for tree in TREES if (folder / tree).is_dir()), None)
-    tops = [tree] if tree else [folder / part for part in PARTS if (folder / part).is_dir()]
-    photos: dict[str, Path] = {}
-    strange: list[Path] = []
-    for top in tops:
-        spelt: dict[str, str] = {}  # spelling -> the first name in it
-        for place, _, files in os.walk(top):
-            for name in files:
-                if not name.endswith(ENDINGS):
-                    continue
-                path = Path(place, name)
-                key = names.parse(str(path.relative_to(top)))
-                if key is None:
-                    strange.append(path)
-                    continue
-                spelt.setdefault(names.spelling(name), name)
-                if photos.setdefault(key, path) != path:
-                    raise UserError(f"{photos[key]} and {path} are names of the same photo: keep one of them.")
-        if len(spelt) > 1:
-            mixed = " and ".join(sorted(spelt.values()))
-            raise UserError(f"{top} has names of both spellings, {mixed}: keep the photos of one source.")
-    note = f"{len(strange):,} files are no photos of the data set, the first: {min(strange)}" if strange else ""
-    return photos, (note,) if note else ()
-
-
-def _first_name(folder: Path) -> str:
-    """Some flat name of a photo in a folder, or ""."""
-    if not folder.is_dir():
-        return ""
-    return next((entry.name for entry in os.scandir(folder) if names.parse(entry.name)), "")
-
-
-def _check_sizes(paths: Sequence[Path], procedural: bool) -> None:
-    """Refuses photos of another size, by the headers of a few of them; the others are seen when they are decoded."""
-    for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
-        try:
-            with Image.open(path) as photo:
-                width, height = photo.size
-        except OSError:
-            continue  # the store says so, or leaves it out
-        if width != height or not (procedural or width == FRAME):
-            raise UserError(
-                f"{path} is {width}x{height}, not {FRAME}x{FRAME}: take the photos of {INSHOP.archive}, which the key "
-                "points and the published scores are of."
-            )
 
 
 def _key(name: str, path: Path, line: int) -> str:

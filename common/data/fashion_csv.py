@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,15 +96,19 @@ def read_pairs(path: Path) -> list[Pair]:
         if [cell.strip() for cell in next(rows, [])] != ["from", "to"]:
             raise UserError(f"{path} is not a file of pairs: its first line must be from,to.")
         for row in rows:
-            if not row:
-                continue
-            where = f"{path} line {rows.line_num}"
-            keys = [parse(name) for name in row]
-            if len(row) != 2 or None in keys:
-                raise UserError(f"{where} is not two names of DeepFashion photos ({','.join(row)[:120]!r}): {AGAIN}.")
-            source, target = (key for key in keys if key)
-            if group(source) != group(target) or source == target:
-                what = "a photo with itself" if source == target else "photos of two identities"
-                raise UserError(f"{where} pairs {what}, {source} and {target}: {AGAIN}.")
-            pairs.append((source, target))
+            if row:
+                pairs.append(pair_of(row, f"{path} line {rows.line_num}", AGAIN))
     return pairs
+
+
+def pair_of(row: Any, where: str, again: str) -> Pair:
+    """Two names of a file -> a pair by key. UserError: names of no photos, two people, or one photo twice."""
+    row = list(row) if isinstance(row, list | tuple) else [row]
+    keys = [parse(str(name)) for name in row]
+    if len(row) != 2 or None in keys:
+        raise UserError(f"{where} is not two names of DeepFashion photos ({','.join(map(str, row))[:120]!r}): {again}.")
+    source, target = (key for key in keys if key)
+    if group(source) != group(target) or source == target:
+        what = "a photo with itself" if source == target else "photos of two identities"
+        raise UserError(f"{where} pairs {what}, {source} and {target}: {again}.")
+    return source, target

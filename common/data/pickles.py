@@ -1,7 +1,8 @@
-"""Pickles of the AttnGAN and StackGAN distributions, read without running what is in them.
+"""Pickles of the AttnGAN, StackGAN, PG2 and VUNet distributions, read without running what is in them.
 
 A pickle is a program: it may name any function and call it. Here it may name NumPy's scalar and array constructors and
-nothing else, which is what the Python 2 files of these distributions need (lists, strings, numbers, NumPy integers).
+the bytes that these are of, and nothing else, which is what the files of these distributions need (lists, tables,
+strings, numbers and NumPy's).
 """
 
 import io
@@ -14,11 +15,20 @@ from numpy._core import multiarray
 
 from common.errors import UserError
 
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """In place of _codecs.encode, by which Python 3 writes bytes below protocol 3: that would look up any codec."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for bytes in {encoding!r}, which data does not need")
+    return text.encode("latin1")
+
+
 ALLOWED: dict[tuple[str, str], Any] = {("numpy", "dtype"): np.dtype, ("numpy", "ndarray"): np.ndarray} | {
     (module, name): getattr(multiarray, name)
     for module in ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
     for name in ("scalar", "_reconstruct")
 }
+ALLOWED["_codecs", "encode"] = _latin1
 
 
 class _Unpickler(pickle.Unpickler):

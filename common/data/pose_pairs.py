@@ -49,7 +49,12 @@ def held_items(keys: Iterable[str], pairs: int = TEST_PAIRS) -> set[str]:
 
 def drawn_pairs(keys: Iterable[str], most: int | None = None) -> tuple[list[Pair], list[Pair]]:
     """The first `most` of all ordered pairs in a fixed random order (None: all of them), and those left over."""
-    pairs = ordered_pairs(keys)
+    return drawn(ordered_pairs(keys), most)
+
+
+def drawn(pairs: Iterable[Pair], most: int | None = None) -> tuple[list[Pair], list[Pair]]:
+    """`drawn_pairs` of a list of pairs."""
+    pairs = list(pairs)
     random.Random(0).shuffle(pairs)
     most = len(pairs) if most is None else most
     return pairs[:most], pairs[most:]
