@@ -1,4 +1,4 @@
-"""Photos, key points and pairs of PG2, written as Python 2 pickled them; what is refused (papers/ggb.md, Sec. 4)."""
+"""Photos, key points and pairs of PG2, as Python 2 pickled them, and VUNet's index; what is refused (papers/ggb.md)."""
 
 import pickle
 from collections.abc import Callable
@@ -235,3 +235,94 @@ def test_what_does_not_fit_is_a_sentence(tmp_path: Path):
     put(pairs, [[flat(k) for k in TEST[:2]], [a, b]])
     some = DeepFashion(root=tmp_path, split="pg2", allow_missing=True).read()
     assert len(some.pose_pairs["train"]) == 1
+
+
+# --- VUNet's key points -----------------------------------------------------------------------------------------------
+
+ORDER = "rankle rknee rhip rshoulder relbow rwrist reye lankle lknee lhip lshoulder lelbow lwrist leye cnose".split()
+OURS = (
+    "right ankle,right knee,right hip,right shoulder,right elbow,right wrist,right eye,left ankle,left knee,left hip,"
+)
+OURS = f"{OURS}left shoulder,left elbow,left wrist,left eye,nose".split(",")
+
+
+def index_of(keys: list[str]) -> dict[str, Any]:
+    """Every third photo lacks a shoulder; in all, the nose is at the far corner and a knee is missing."""
+    joints = np.stack([first(key)[:15] for key in keys]) / 256
+    joints[::3, ORDER.index("lshoulder")] = -1 / 256
+    joints[:, ORDER.index("cnose")] = 1
+    joints[:, ORDER.index("rknee")] = (0.5, -0.1)
+    names = [f"../original/filted_up_train/{flat(key)}" for key in keys]
+    return {"imgs": names, "train": [True] * len(keys), "joints": joints, "joint_order": ORDER}
+
+
+def make_tree(root: Path) -> Path:
+    """The official tree, all of it."""
+    (root / "procedural.json").parent.mkdir(parents=True, exist_ok=True)
+    (root / "procedural.json").write_text("{}")
+    for key in TRAIN + TEST:
+        photo(root / f"Img/img/{key}.jpg")
+    return root
+
+
+@pytest.mark.parametrize("files", ["auto", "vunet"])
+def test_vunets_index_is_read(tmp_path: Path, files: str):
+    make_tree(tmp_path)
+    (tmp_path / "index.p").write_bytes(pickle.dumps(index_of(TRAIN + TEST), 3))
+    records = DeepFashion(root=tmp_path, files=files).read()
+    assert records.joints is not None
+    for n, key in enumerate(TRAIN + TEST):
+        joints, own = records.joints[records.keys.index(key)], first(key)[:15]
+        found = dict(zip(OURS, own, strict=True)) | {"nose": (255, 255), "right knee": (-1, -1)}
+        if n % 3 == 0:
+            found["left shoulder"] = (-1, -1)
+        for name, place in found.items():
+            assert tuple(joints[NAMED[name]]) == tuple(place), name
+        middle = np.rint((found["right shoulder"] + found["left shoulder"]) / 2) if n % 3 else (-1, -1)
+        assert tuple(joints[NAMED["neck"]]) == tuple(middle)
+        assert (joints[[NAMED["right ear"], NAMED["left ear"]]] == -1).all()
+
+
+def test_a_csv_comes_before_vunets_index(tmp_path: Path):
+    make_tree(tmp_path)
+    (tmp_path / "index.p").write_bytes(python2(index_of(TRAIN + TEST)))
+    others = {flat(key): first(key) + 1 for key in TRAIN + TEST}
+    write_joints(tmp_path / "fasion-annotation-train.csv", others)
+    for files, wanted in (("auto", others[flat(TEST[0])][3]), ("fasion", others[flat(TEST[0])][3])):
+        joints = DeepFashion(root=tmp_path, files=files, annotation_frame="256").read().joints
+        assert joints is not None
+        assert np.array_equal(joints[sorted(TRAIN + TEST).index(TEST[0])][3], wanted)
+    joints = DeepFashion(root=tmp_path, files="vunet").read().joints
+    assert joints is not None
+    assert np.array_equal(joints[1][NAMED["right elbow"]], first(sorted(TEST)[1])[ORDER.index("relbow")])
+
+
+def test_pg2s_peaks_come_before_vunets_index(tmp_path: Path):
+    home = make_pg2(tmp_path)
+    (home / "index.p").write_bytes(python2(index_of(TRAIN + TEST)))
+    for files, ear in (("auto", tuple(first(TRAIN[1])[16])), ("vunet", (-1, -1))):
+        records = DeepFashion(root=tmp_path, split="pg2", files=files).read()
+        assert records.joints is not None
+        assert tuple(records.joints[records.keys.index(TRAIN[1])][NAMED["right ear"]]) == ear
+
+
+def test_an_index_that_does_not_fit_is_a_sentence(tmp_path: Path):
+    make_tree(tmp_path)
+    read = DeepFashion(root=tmp_path, files="vunet").read
+    has(refusal(read), f"{tmp_path / 'index.p'} is absent: it comes with the data of VUNet")
+    good = index_of(TRAIN + TEST)
+    stranger = flat("MEN/Denim/id_00000099/01_1_front")
+    for value, words in (
+        ([1], ["index.p is not VUNet's index"]),
+        ({"imgs": []}, ["is not VUNet's index"]),
+        (good | {"joints": good["joints"][1:]}, ["is not VUNet's index"]),
+        (good | {"joints": ["a"] * 20}, ["is not VUNet's index"]),
+        (good | {"joint_order": ["chead"] * 15}, ["names no rshoulder and lshoulder among its joints, chead"]),
+        (good | {"joints": good["joints"] * 256}, ["has joints beyond 1"]),
+        (good | {"imgs": ["photo.jpg", *good["imgs"][1:]]}, ["'photo.jpg', which is no name"]),
+        (good | {"imgs": [stranger, *good["imgs"][1:]]}, ["id_00000099/01_1_front has key points", "and is absent"]),
+        ({"imgs": Hostile(tmp_path / "owned")}, ["can be read safely", "eval"]),
+    ):
+        (tmp_path / "index.p").write_bytes(pickle.dumps(value, 2))
+        has(refusal(read), str(tmp_path), *words)
+    assert not (tmp_path / "owned").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data import fashion_names as names
-from common.data import fashion_pickles as pg2
+from common.data import fashion_pickles as pickles
 from common.data.fashion_csv import read_joints, read_pairs
 from common.data.fashion_photos import INSHOP, PARTS, Place, check_sizes, locate, photos
 from common.data.pose_pairs import (
@@ -46,11 +46,12 @@ class DeepFashion:
         Eval/list_eval_partition.txt              count, column names, "<image> <item> train|query|gallery" a line
         fasion-annotation-{train,test}.csv        key points and
         fasion-pairs-{train,test}.csv             pairs, see fashion_csv.py; both optional
+        index.p                                   VUNet's key points, see fashion_pickles.py; optional
         train.lst, test.lst                       PATN's split, a name a line; optional
     or under root/DF_img_pose (or root/deepfashion/DF_img_pose, ...), of PG2's authors:
         filted_up_train/<name>.jpg, filted_up_test/<name>.jpg    a choice of these photos; and fashion_pickles.py
     From:     mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html; key points and pairs from the repositories
-              of Deformable GAN, PATN, ADGAN, GFLA and PG2
+              of Deformable GAN, PATN, ADGAN, GFLA, PG2 and VUNet
     Records:  in the order of the keys, "WOMEN/Tees_Tanks/id_00007838/05_7_additional"; classes are the 23 folders of
               gender and category; an identity is a garment in a colour (on one person)
 
@@ -63,9 +64,9 @@ class DeepFashion:
         auto       csv where there are files of pairs, pg2 where there are PG2's photos alone, else disjoint
     pairs: pg2_counts, cut to n_train_pairs / n_test_pairs; valid4, only photos with shoulders and hips (Deformable GAN,
     PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2). drop_flat:
-    without the 683 photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or auto: the one
-    that is there. annotation_frame: see `read_joints`. allow_missing: go on without the photos that are absent and say
-    so in the notes. There are no captions, masks or attributes.
+    without the 683 photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or vunet: key
+    points of index.p, or auto: what is there, a csv first. annotation_frame: see `read_joints`. allow_missing: go on
+    without the photos that are absent and say so in the notes. There are no captions, masks or attributes.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class DeepFashion:
         for key, value, known in (
             ("split", split, SPLITS),
             ("pairs", pairs, PAIRS),
-            ("files", files, ("auto", *STEMS)),
+            ("files", files, ("auto", *STEMS, "vunet")),
         ):
             if value not in known:
                 raise UserError(f"data.{key}={value} is not known: choose from {', '.join(known)}.")
@@ -148,19 +149,22 @@ class DeepFashion:
 
     def _joints(self, place: Place, row: dict[str, int], procedural: bool) -> np.ndarray | None:
         """N,18,2 int16 by row; None where there are no files of key points."""
-        paths = self._csv(place.folder, "annotation")
+        paths, frame = self._csv(place.folder, "annotation") if self.files != "vunet" else [], "256"
+        peaks, index = place.folder / pickles.PEAKS, place.folder / pickles.INDEX
         if paths:
-            frame = "256" if procedural and self.annotation_frame == "auto" else self.annotation_frame
-            table, frame = read_joints(paths, frame)
-            if not place.pg2:
-                self._refuse_absent((key for key in table if key not in row), "has key points", paths[0])
-        elif place.pg2 and self.files == "auto" and (place.folder / pg2.PEAKS).is_file():
-            paths, frame = [place.folder / pg2.PEAKS], "256"
-            table = pg2.read_peaks(place.folder)
+            given = "256" if procedural and self.annotation_frame == "auto" else self.annotation_frame
+            table, frame = read_joints(paths, given)
+        elif place.pg2 and self.files == "auto" and peaks.is_file():
+            paths, table = [peaks], pickles.read_peaks(place.folder)
             if not table.keys() & row.keys():
-                raise UserError(f"{paths[0]} has peaks of no photo in {place.folder}: take both from one download.")
+                raise UserError(f"{peaks} has peaks of no photo in {place.folder}: take both from one download.")
+        elif self.files == "vunet" or (self.files == "auto" and index.is_file()):
+            paths = [INSHOP.need(index, "the data of VUNet")]
+            table = pickles.read_index(index)
         else:
             return None
+        if not place.pg2:
+            self._refuse_absent((key for key in table if key not in row), "has key points", paths[0])
         log.info("key points: %s, frame %s", " and ".join(path.name for path in paths), frame)
         joints = np.full((len(row), 18, 2), -1, np.int16)
         for key, points in table.items():
@@ -198,9 +202,9 @@ class DeepFashion:
         pairs: list[list[Pair]] = []
         for part, own in zip(PARTS, (row.keys() - tested, tested), strict=True):
             listed, usable = ordered_pairs(own), whole & own
-            if path := pg2.pairs_file(folder, part):
+            if path := pickles.pairs_file(folder, part):
                 log.info("pairs: %s", path)
-                listed = pg2.read_pairs(path)
+                listed = pickles.read_pairs(path)
                 absent = (key for pair in listed for key in pair if key not in own)
                 self._refuse_absent(absent, f"is in a {part} pair of", path)
             pairs.append([pair for pair in listed if usable.issuperset(pair)])
@@ -245,7 +249,7 @@ class DeepFashion:
 
     def _csv(self, folder: Path, what: str) -> list[Path]:
         """The files for training and testing of one stem, as far as they are there."""
-        stems = STEMS if self.files == "auto" else (self.files,)
+        stems = (self.files,) if self.files in STEMS else STEMS
         found = [[p for part in PARTS if (p := folder / f"{stem}-{what}-{part}.csv").is_file()] for stem in stems]
         found = [paths for paths in found if paths]
         if len(found) > 1:

@@ -1,9 +1,15 @@
-"""Key points and pairs of PG2 (Ma et al. 2017), as its authors give them out: pickles of Python 2.
+"""Key points and pairs in pickles: those of PG2 (Ma et al. 2017) and VUNet (Esser et al. 2018), as their authors wrote
+them.
 
+PG2, with Python 2:
     PoseFiltered/all_peaks_dic_DeepFashion.p    photo -> 18 lists of peaks (x, y, score, id) of a joint
     PoseFiltered/subsets_dic_DeepFashion.p      photo -> P,20: the peaks of each of P people
     [DF_{train,test}_data/]p_pairs_{train,test}.p    list of [from, to]
-The copies with Flip in their names are of mirrored photos, which training makes itself.
+The copies with Flip in their names are of mirrored photos, which training makes itself: neither they nor
+filted_up_train_flip are read.
+
+VUNet:
+    index.p    imgs: N paths; joints: N,J,2 x, y in [0, 1], negative = missing; joint_order: J names such as rshoulder
 """
 
 from pathlib import Path
@@ -15,10 +21,17 @@ from common.data.fashion_csv import pair_of
 from common.data.fashion_names import parse
 from common.data.pickles import read_pickle
 from common.data.pose_pairs import Pair
-from common.data.poses import FRAME, JOINTS
+from common.data.poses import FRAME, JOINTS, NAMED
 from common.errors import UserError
 
 PEAKS, PEOPLE = "PoseFiltered/all_peaks_dic_DeepFashion.p", "PoseFiltered/subsets_dic_DeepFashion.p"
+INDEX = "index.p"
+VUNET = {"cnose": NAMED["nose"]} | {
+    f"{side[0]}{joint}": NAMED[f"{side} {joint}"]
+    for side in ("right", "left")
+    for joint in ("ankle", "knee", "hip", "shoulder", "elbow", "wrist", "eye")
+}
+SHOULDERS = [NAMED["right shoulder"], NAMED["left shoulder"]]
 AGAIN = "download the file again"
 
 
@@ -64,3 +77,36 @@ def _first_peaks(joints: Any, where: str) -> np.ndarray:
         raise UserError(f"{where} has no {len(JOINTS)} lists of peaks (x, y, score, id): {AGAIN}.") from None
     inside = ((points >= 0) & (points < FRAME)).all(1, keepdims=True)
     return np.where(inside, points, -1).astype(np.int16)
+
+
+def read_index(path: Path) -> dict[str, np.ndarray]:
+    """Key -> 18,2 int16 of VUNet's index: x, y in the frame of 256x256, -1, -1 = missing.
+
+    The neck, which VUNet lacks, is the middle of the shoulders; the ears are missing. Which eye is which is taken as
+    VUNet names it.
+    """
+    index = read_pickle(path)
+    try:
+        images, order = list(index["imgs"]), [str(name) for name in index["joint_order"]]
+        shares = np.array(index["joints"], np.float64).reshape(len(images), len(order), 2)
+        places = {VUNET[name]: k for k, name in enumerate(order) if name in VUNET}
+    except (TypeError, ValueError, KeyError):
+        raise UserError(
+            f"{path} is not VUNet's index, imgs, joint_order and joints of as many photos and names: {AGAIN}."
+        ) from None
+    if not {*SHOULDERS} <= places.keys():
+        raise UserError(f"{path} names no rshoulder and lshoulder among its joints, {', '.join(order)}: {AGAIN}.")
+    if shares.size and shares.max() > 1:
+        raise UserError(f"{path} has joints beyond 1, and x, y should be shares of the photo's side: {AGAIN}.")
+    points = np.full((len(images), len(JOINTS), 2), -1.0)
+    points[:, list(places)] = shares[:, list(places.values())] * FRAME
+    seen = np.asarray((points >= 0).all(2))
+    points[:, NAMED["neck"]] = points[:, SHOULDERS].mean(1)
+    seen[:, NAMED["neck"]] = seen[:, SHOULDERS].all(1)
+    joints = np.where(seen[..., None], np.rint(points).clip(max=FRAME - 1), -1).astype(np.int16)
+    keys = [parse(str(name)) or parse(str(name).rpartition("/")[2]) for name in images]
+    if None in keys:
+        raise UserError(
+            f"{path} is about {str(images[keys.index(None)])[:80]!r}, which is no name of a DeepFashion photo: {AGAIN}."
+        )
+    return {key: each for key, each in zip(keys, joints, strict=True) if key}
