@@ -64,12 +64,10 @@ def pose_maps(joints: Tensor, side: int, *, kind: str = "disk", radius: float = 
         raise UserError(f"model.pose_map={kind} is not known: choose from {', '.join(CHANNELS)}.")
     if kind == "stickman":
         return _stickman(joints, side, radius / 2)
-    dx, dy = _offsets(joints, side)
-    x, y = dx.square()[:, :, None, :], dy.square()[:, :, :, None]
-    seen = present(joints)[:, :, None, None]
-    if kind == "gauss":
-        return torch.exp(x / (-2 * sigma**2)) * torch.exp(y / (-2 * sigma**2)) * seen
-    return torch.where((x + y <= radius**2) & seen, 1.0, -1.0)
+    if kind == "disk":
+        return _disks(joints, side, radius)
+    x, y = (torch.exp(d.square() / (-2 * sigma**2)) for d in _offsets(joints, side))
+    return (x * present(joints)[..., None])[:, :, None, :] * y[:, :, :, None]
 
 
 def pose_mask(joints: Tensor, side: int, *, radius: float = 4.0) -> Tensor:
@@ -100,6 +98,21 @@ def _offsets(joints: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Of every column from joint k, and of every row: two B,18,S."""
     grid = torch.arange(side, device=joints.device, dtype=torch.float32)
     return grid - joints[..., :1], grid - joints[..., 1:]
+
+
+def _disks(joints: Tensor, side: int, radius: float) -> Tensor:
+    """B,18,S,S: -1 throughout, then 1 on the few pixels of each disk, all at once.
+
+    Each map has one cell more than pixels, where those outside and the disks of missing joints are put.
+    """
+    reach = torch.arange(-int(radius), int(radius) + 1, device=joints.device)
+    around = torch.cartesian_prod(reach, reach)
+    around = around[around.square().sum(1) <= radius**2]
+    pixels = joints[:, :, None] + around  # B,18,K,2
+    inside = ((pixels >= 0) & (pixels < side)).all(-1) & present(joints)[..., None]
+    cells = torch.where(inside, pixels[..., 1] * side + pixels[..., 0], side**2)
+    maps = torch.full((*joints.shape[:2], side**2 + 1), -1.0, device=joints.device)
+    return maps.scatter_(2, cells, 1.0)[..., :-1].unflatten(2, (side, side))
 
 
 def _limb_distances(joints: Tensor, side: int, limbs: tuple[tuple[int, int], ...]) -> Tensor:
