@@ -198,13 +198,13 @@ def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
     folder = RunFolder.of(cfg)
     own = exported(cfg, folder)
     path = Path(cfg["checkpoint"] or (own if own.is_file() else folder.last))
-    if not path.is_file():
+    if not path.exists():
         named = "checkpoint" if cfg["checkpoint"] else "run"
         raise UserError(
             f"there is no {named} at {path}: train it with the same command and task=fit, or give checkpoint=FILE"
         )
     # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
-    whole = path.suffix in (".pt", ".pth")
+    whole = path.suffix in (".pt", ".pth", ".safetensors", ".npz") or path.is_dir()
     if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
         supply(cfg, door, networks=not whole)
     cfg["checkpoint"] = str(path)  # pictures say what drew them

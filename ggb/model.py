@@ -3,20 +3,18 @@
 B batch, S side of the image. x source photo, y target photo, c pose label map, x-hat^n the image of decoder level n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from common.classifier import read_weights
 from common.data.records import Sample
 from common.errors import UserError
 from common.losses import ADVERSARIAL, weighted
-from common.weights import check_fit
 from ggb.checkpoints import from_pix2pix, is_pix2pix
 from ggb.losses import reconstruction
 from ggb.networks import NORMS, Discriminator, Generator, GuidingBlocks, downsized, known_levels
@@ -77,6 +75,7 @@ class GGB(PoseGAN):
         ndf: int = 64,
         norm: str = "batch",
         d_norm: str = "batch",
+        sync_bn: bool = True,
         dropout: float = 0.0,
         d_cond: str = "none",
         d_head: str = "patch",
@@ -101,7 +100,8 @@ class GGB(PoseGAN):
         levels: those with a head, Eq. 3 and a guiding block; null = 4, 5, 6, [] = the plain U-Net. A critic that is
         switched off, or whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics.
         g_update: sequential, the paper's order, draws again between G's two updates; stale takes both gradients from
-        the first graph; joint has one Adam for the sum of Eq. 4 and 9.
+        the first graph; joint has one Adam for the sum of Eq. 4 and 9. sync_bn: on several GPUs G's BN is over the
+        global batch; critics see their own device's batch.
         """
         super().__init__(
             ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
@@ -267,17 +267,9 @@ class GGB(PoseGAN):
 
     # ---- files
 
-    def restore(self, path: str | Path) -> None:
-        """Weights of a checkpoint, of an exported file, or of pix2pix's `unet_128`."""
-        content = read_weights(path)
-        if not is_pix2pix(content):
-            super().restore(path)
-            return
-        state = from_pix2pix(content, path)
-        nets = [self.generator] if self.ema_generator is None else [self.generator, self.ema_generator.module]
-        for net in nets:
-            check_fit(net, state, (), path)
-            net.load_state_dict(state)
+    def published(self, content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor] | None:
+        """pix2pix's `unet_128`, which has no heads."""
+        return from_pix2pix(content, path) if is_pix2pix(content) else None
 
     # ---- whose weights are whose
 

@@ -4,9 +4,10 @@ Sizes, weights and quirks are those of the authors' 256 px code (charliememory/P
 norms but in D, ReLU after each convolution but the last, linear output. B batch, S side of the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2, sqrt
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,9 @@ from common.data.poses import pose_mask
 from common.data.records import Sample
 from common.errors import UserError
 from common.losses import ADVERSARIAL
+from common.weights import load_strict
 from ggb.losses import body_reconstruction, reconstruction
+from ggb.pg2_checkpoints import is_stage, read_tensorflow, read_torch
 from ggb.serving import PoseGAN
 
 GRID = 8  # side of stage 1's smallest map
@@ -257,6 +260,31 @@ class PG2(PoseGAN):
 
     def names_of_drawn(self) -> list[str]:
         return ["x-hat_1"]
+
+    # ---- files
+
+    def restore(self, path: str | Path) -> None:
+        """Also of PG2's public code: TensorFlow's variables as .npz, or a file or the folder of a PyTorch port."""
+        if Path(path).suffix == ".npz" or Path(path).is_dir():
+            self.fill(self.read_published(path), path)
+        else:
+            super().restore(path)
+
+    def published(self, content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor] | None:
+        return self.read_published(path) if is_stage(content) else None
+
+    def read_published(self, path: str | Path) -> dict[str, Tensor]:
+        """The state of both stages; D's weights are taken over at once where the files have them."""
+        of_tensorflow = Path(path).suffix == ".npz"
+        if self.hparams["tf_padding"] != of_tensorflow:
+            kind, word = ("TensorFlow", "true") if of_tensorflow else ("PyTorch", "false")
+            raise UserError(f"{path} was trained with {kind}'s padding: add model.tf_padding={word} to the command.")
+        state, judge = (read_tensorflow if of_tensorflow else read_torch)(path, self.generator)
+        if judge:
+            load_strict(self.discriminator, judge, source=path)
+        return state
+
+    # ---- one training step
 
     def training_step(self, batch: Sample, batch_idx: int) -> None:
         opt_g, opt_d = self.opts()

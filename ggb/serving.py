@@ -4,12 +4,13 @@ B batch, S side of the image. x source photo, y target photo of the same person,
 x-hat the drawn image.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.classifier import read_weights
@@ -18,7 +19,9 @@ from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule
 from common.weights import check_export, check_fit, check_settings, on_cpu
+from ggb.exported import read_safetensors
 
+log = logging.getLogger(__name__)
 FORMAT = 1
 
 
@@ -51,6 +54,9 @@ class PoseGAN(GANModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.data_name = self.trainer.datamodule.name  # type: ignore[attr-defined]
+            on_gpus = self.trainer.strategy.root_device.type == "cuda"  # torch has no SyncBatchNorm for the CPU
+            if self.hparams.get("sync_bn") and on_gpus and self.trainer.world_size > 1:
+                nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)  # the same weights under the same names
 
     def pose(self, joints: Tensor) -> Tensor:
         """c: joints B,18,2 in pixels of an image of side S -> B,C,S,S, drawn on their device."""
@@ -117,7 +123,6 @@ class PoseGAN(GANModule):
 
         G, ema: state dicts of the generator and of its average (or null) without heads, which are {G, ema} again.
         """
-        nets = {"G": self.generator} | ({} if self.ema_generator is None else {"ema": self.ema_generator.module})
         content: dict[str, Any] = {
             "format": FORMAT,
             "kind": self.KIND,
@@ -125,15 +130,29 @@ class PoseGAN(GANModule):
             "ema": None,
             "heads": {},
         }
-        for name, net in nets.items():
+        for name, net in self.nets().items():
             state = on_cpu(net.state_dict())
             content["heads"][name] = {key: state.pop(key) for key in list(state) if key.split(".")[0] == self.HEADS}
             content[name] = state
         return content | {"config": dict(self.hparams)}
 
+    def nets(self) -> dict[str, nn.Module]:
+        """G, and its average where one is kept."""
+        average = self.ema_generator
+        return {"G": self.generator} | ({} if average is None else {"ema": cast(nn.Module, average.module)})
+
     def restore(self, path: str | Path) -> None:
-        """Weights of a checkpoint or of an exported file. UserError for another model's or other sizes."""
+        """Weights of a checkpoint, of an exported file (.pt, .safetensors), or of public code that `published` knows.
+
+        UserError for another model's or other sizes.
+        """
+        if Path(path).suffix == ".safetensors":
+            self.fill(read_safetensors(path, self), path)
+            return
         content = read_weights(path)
+        if (state := self.published(content, path)) is not None:
+            self.fill(state, path)
+            return
         if "state_dict" in content:
             self.on_load_checkpoint(content)
             check_settings(self.hparams, content["hyper_parameters"], (*self.SERVED, *self.TRAINED), path)
@@ -142,8 +161,22 @@ class PoseGAN(GANModule):
         wanted = f"a generator of {self.KIND}: give the file that its fit made"
         check_export(content, self.KIND, FORMAT, path, wanted)
         check_settings(self.hparams, content["config"], self.SERVED, path)
-        nets = {"G": self.generator} | ({} if self.ema_generator is None else {"ema": self.ema_generator.module})
-        for name, net in nets.items():
-            state = content[name] | content["heads"][name]
-            check_fit(net, state, (), path)
-            net.load_state_dict(state)
+        for name, net in self.nets().items():
+            self.take(net, content[name] | content["heads"][name], path)
+
+    def published(self, content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor] | None:
+        """The state of G in a file of somebody else's code; None for a file of ours."""
+        return None
+
+    def fill(self, state: Mapping[str, Tensor], path: str | Path) -> None:
+        """One state for G and its average."""
+        for net in self.nets().values():
+            self.take(net, state, path)
+
+    def take(self, net: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+        """A file without heads leaves a G without: x-hat is the same, and x-hat^n are not drawn."""
+        if self.HEADS and len(getattr(net, self.HEADS)) and not any(key.startswith(f"{self.HEADS}.") for key in state):
+            log.info("%s has no heads: x-hat alone is drawn", path)
+            getattr(net, self.HEADS).clear()
+        check_fit(net, state, (), path)
+        net.load_state_dict(state)

@@ -1,13 +1,15 @@
 """People in other poses as evaluation, pictures and other machines get them: drawn, exported, restored, refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_pairs import S, batch, fit, make, make_pg2
-from torch import Tensor
+from tiny_pairs import Noise, S, batch, fit, make, make_pg2
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.data.poses import pose_maps
 from common.data.records import Records
@@ -111,3 +113,51 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save(make().export() | {"format": 9}, tmp_path / "new.pt")
     with pytest.raises(UserError, match="format 9, not 1"):
         make().restore(tmp_path / "new.pt")
+
+
+# ---- several GPUs: G's BN over the global batch, each critic's over its device's own
+
+
+def set_up(model: PoseGAN, device: str = "cuda", processes: int = 2) -> None:
+    """`setup` as the trainer calls it in one of several processes."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    model._trainer = SimpleNamespace(datamodule=Noise([]), strategy=strategy, world_size=processes)  # type: ignore
+    model.setup("fit")
+    model._trainer = None
+
+
+def synced(net: nn.Module) -> list[bool]:
+    return [isinstance(layer, nn.SyncBatchNorm) for layer in net.modules() if isinstance(layer, _BatchNorm)]
+
+
+def test_only_the_generator_is_synchronised() -> None:
+    model, plain, b = make(ema_decay=0.5), make(ema_decay=0.5), batch()
+    before, names = [id(p) for p in model.parameters()], list(model.state_dict())
+    buffers = {name: id(value) for name, value in model.named_buffers()}
+    set_up(model)
+    assert synced(model.generator) == [True] * 7  # four of five down, four of five up, the innermost has none
+    assert model.discriminator_ggb is not None
+    assert model.ema_generator is not None
+    for net in (model.discriminator, model.discriminator_ggb, model.ema_generator):
+        assert set(synced(net)) == {False}
+    assert list(model.state_dict()) == names
+    assert [id(p) for p in model.parameters()] == before  # the optimisers'
+    assert {name: id(value) for name, value in model.named_buffers()} == buffers
+    x, c = b["image"], model.pose(b["target_joints"])
+    for mine, theirs in zip(model.generator(x, c), plain.generator(x, c), strict=True):
+        assert torch.equal(mine, theirs)  # alone it is BN as ever
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain.sample(b), model.sample(b))
+
+
+@pytest.mark.parametrize("where", [{"device": "cpu"}, {"processes": 1}])
+def test_elsewhere_nothing_is_synchronised(where: Any) -> None:
+    model = make()
+    set_up(model, **where)
+    assert set(synced(model)) == {False}
+
+
+def test_synchronising_is_a_switch() -> None:
+    for model in (make(sync_bn=False), make_pg2()):
+        set_up(model)
+        assert set(synced(model)) == {False}
