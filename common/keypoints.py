@@ -19,7 +19,7 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn
 from common.classifier import file_hash
 from common.data.fashion_csv import write_joints
 from common.data.fashion_names import flat
-from common.data.geometry import fit, upright
+from common.data.geometry import fit, framed, upright
 from common.data.poses import FRAME, JOINTS, NAMED
 from common.data.records import Records
 from common.data.store import UNREADABLE, unreadable
@@ -57,7 +57,8 @@ def estimate(cfg: Config, door: Door, path: Path) -> None:
     )
     device = "cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu"
     settings = {"least_person": job["least_person"], "least_joint": job["least_joint"]}
-    joints = find(net.to(device), files, cfg["data"]["batch_size"], skip=cfg["data"]["allow_missing"], **settings)
+    photos = {"skip": cfg["data"]["allow_missing"], "framing": records.framing if records is not None else ""}
+    joints = find(net.to(device), files, cfg["data"]["batch_size"], **photos, **settings)
     nobody = [name for name, points in joints.items() if (points < 0).all()]
     if nobody:
         log.warning("%d of %d photos show nobody, the first: %s", len(nobody), len(joints), nobody[0])
@@ -85,10 +86,10 @@ def own_photos(folder: str) -> dict[str, Path]:
     return files
 
 
-def read_photo(path: Path) -> Tensor:
-    """3,256,256 in [0, 1]: the middle of the photo, cut as test images are."""
+def read_photo(path: Path, framing: str = "") -> Tensor:
+    """3,256,256 in [0, 1]: the middle of the photo, cut as test images are. framing: Records.framing."""
     with Image.open(path) as file:
-        photo = fit(upright(file), FRAME)
+        photo = fit(framed(upright(file), framing), FRAME)
     left, top = ((side - FRAME + 1) // 2 for side in photo.size)
     pixels = np.asarray(photo.crop((left, top, left + FRAME, top + FRAME)))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
@@ -130,6 +131,7 @@ def find(
     least_person: float,
     least_joint: float,
     skip: bool = False,
+    framing: str = "",
 ) -> dict[str, np.ndarray]:
     """Name -> 18,2 of each photo. skip: an unreadable photo shows nobody, instead of a UserError."""
     device = next(net.parameters()).device
@@ -139,7 +141,7 @@ def find(
         photos: dict[str, Tensor] = {}
         for name in names[start : start + batch_size]:
             try:
-                photos[name] = read_photo(files[name]).to(device)
+                photos[name] = read_photo(files[name], framing).to(device)
             except UNREADABLE as error:
                 if not skip:
                     raise UserError(unreadable(files[name], error)) from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -15,9 +16,12 @@ from PIL import Image
 from common.data.deepfashion import DeepFashion
 from common.data.fashion_csv import read_joints, read_pairs, write_joints
 from common.data.fashion_names import FOLDERS, flat, folder, group, item, parse, spelling, view
+from common.data.geometry import FRAMINGS, framed
 from common.data.module import ImageData
 from common.data.plans import PairPlan
 from common.data.pose_pairs import csv_text, digest, drawn_pairs, held_items, ordered_pairs, write_pairs
+from common.data.store import store_name
+from common.keypoints import read_photo
 
 DSC = "fasionWOMENTeesTanksid0000783805_7additional.jpg"
 PATN = "fashionWOMENTees_Tanksid0000783805_7additional.jpg"
@@ -362,8 +366,10 @@ def test_folders_that_do_not_fit(tmp_path: Path):
     assert DeepFashion(root=home, files="fasion").read().joints is not None
     (home / "Img/img_highres/WOMEN").mkdir(parents=True)
     (home / "Img/img").rename(home / "Img/other")
-    assert_match("only the high-resolution photos", refusal(DeepFashion(root=home).find))
-    for option in ({"split": "pg3"}, {"pairs": "some"}, {"files": "fashon"}):
+    assert_match(
+        "only the high-resolution photos.*or data.highres=pad", refusal(DeepFashion(root=home, highres="refuse").find)
+    )
+    for option in ({"split": "pg3"}, {"pairs": "some"}, {"files": "fashon"}, {"highres": "crop"}):
         assert_match("is not known: choose from", refusal(lambda option=option: DeepFashion(root=home, **option)))
 
 
@@ -379,6 +385,112 @@ def test_photos_without_a_person(tmp_path: Path):
     assert_match(
         f"29 of 160 paired photos have no key points, the first of them {keys[0]}",
         refusal(DeepFashion(root=tmp_path).read),
+    )
+
+
+# --- photos of 750x1101 -----------------------------------------------------------------------------------------------
+
+
+def test_a_framed_photo():
+    """papers/ggb.md, Sec. 4: 174 columns and 41 of the edge at each side, or straight to 256x256."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1101, 750, 3), np.uint8)
+    photo = Image.fromarray(pixels)
+    padded = np.asarray(framed(photo, "pad"))
+    assert padded.shape == (256, 256, 3)
+    assert np.array_equal(padded[:, 41:215], np.asarray(photo.resize((174, 256), Image.Resampling.BILINEAR)))
+    assert (padded[:, :41] == padded[:, 41:42]).all()
+    assert (padded[:, 215:] == padded[:, 214:215]).all()
+    turned = np.asarray(framed(photo.transpose(Image.Transpose.TRANSPOSE), "pad"))
+    assert np.abs(turned.astype(int) - padded.transpose(1, 0, 2)).max() <= 2  # Pillow rounds after each direction
+    squeezed = photo.resize((256, 256), Image.Resampling.BILINEAR)
+    assert framed(photo, "squeeze").tobytes() == squeezed.tobytes()
+    assert framed(photo, "") is photo
+    small = Image.fromarray(padded)
+    assert framed(small, "pad").tobytes() == small.tobytes()
+
+
+def make_highres(root: Path, frame: str) -> Path:
+    """Each photo: a white square about its nose, whose place the csv gives in this frame."""
+    keys = keys_of(6)
+    home = make(root, keys, spelt="none", joints="fasion" if frame == "256" else "fasion-resize", procedural=False)
+    shutil.rmtree(home / "train")
+    width = 256 if frame == "256" else 176
+    first, columns = {"256": (41, 174), "crop176": (1, 174), "squeeze176": (0, 176)}[frame]  # of the photo in its frame
+    table = {}
+    for n, key in enumerate(keys):
+        joints = points(key)
+        seen = joints[:, 0] >= 0
+        joints[seen, 0] = joints[seen, 0] * (width - 82) // 256 + 41
+        photo = np.full((1101, 750, 3), n * 2, np.uint8)
+        x, y = joints[0]
+        x = (x + 0.5 - first) * 750 / columns
+        y = (y + 0.5) * 1101 / 256
+        photo[int(y) - 30 : int(y) + 30, int(x) - 30 : int(x) + 30] = 255
+        path = home / f"Img/img_highres/{key}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(path, quality=90)
+        table[flat(key)] = joints
+    for path in home.glob("*annotation*"):
+        write_joints(path, table)
+    return home
+
+
+@pytest.mark.parametrize(("highres", "frame"), [("pad", "256"), ("pad", "crop176"), ("squeeze", "squeeze176")])
+def test_photos_of_high_resolution_stand_in(tmp_path: Path, highres: str, frame: str, caplog: pytest.LogCaptureFixture):
+    """In a batch the nose is where the square is."""
+    home = make_highres(tmp_path, frame)
+    reader = DeepFashion(root=tmp_path, highres=highres, allow_missing=True)
+    with caplog.at_level("INFO"):
+        records = reader.read()
+    assert records.framing == highres
+    note = f"the photos of 750x1101 stand in for those of 256x256, data.highres={highres}"
+    assert records.notes == (note, "32 of 52,712 photos found")
+    assert f"{home / 'Img/img_highres'}: {note}" in caplog.text
+    assert f"frame {frame}" in caplog.text
+    names = {
+        store_name(replace(records, framing=way), side=64, bbox_crop=False, masks=False) for way in ("", *FRAMINGS)
+    }
+    assert len(names) == 3
+    module = ImageData(
+        dataset=reader, image_size=128, batch_size=6, load_ratio=1.0, reads=("image", "target", "joints")
+    )
+    loader = module.train_dataloader()
+    loader.batch_sampler.set_epoch(0)
+    for loaded in loader:
+        batch = module.move(loaded, "cpu")
+        assert batch["image"].shape == (6, 3, 128, 128)
+        for image, pose in zip(batch["target"], batch["target_joints"], strict=True):
+            y, x = torch.nonzero(image[0] > 0.7).float().mean(0).tolist()
+            assert abs(x - pose[0, 0]) < 1.1
+            assert abs(y - pose[0, 1]) < 1.1
+    path = records.images[0]
+    with Image.open(path) as photo:
+        assert np.array_equal(read_photo(path, highres) * 255, np.asarray(framed(photo, highres)).transpose(2, 0, 1))
+    for key in records.keys:
+        (home / f"Img/img/{key}.jpg").parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (256, 256)).save(home / f"Img/img/{key}.jpg")
+    small = DeepFashion(root=tmp_path, highres=highres, allow_missing=True).read()
+    assert (small.framing, small.notes) == ("", records.notes[1:])
+
+
+def test_key_points_in_the_frame_of_other_photos_are_refused(tmp_path: Path):
+    make_highres(tmp_path / "wide", "256")
+    make_highres(tmp_path / "narrow", "squeeze176")
+    for root, options, words in (
+        ("wide", {"highres": "squeeze"}, "annotation-train.csv has key points in the frame 256, .*data.highres=pad"),
+        ("narrow", {"highres": "squeeze", "annotation_frame": "crop176"}, "frame crop176.*data.highres=pad"),
+        ("narrow", {"annotation_frame": "squeeze176"}, "frame squeeze176.*data.highres=squeeze"),
+    ):
+        assert_match(words, refusal(DeepFashion(root=tmp_path / root, allow_missing=True, **options).read))
+    found_here = DeepFashion(root=tmp_path / "wide", highres="squeeze", annotation_frame=256, allow_missing=True).read()
+    padded = DeepFashion(root=tmp_path / "wide", allow_missing=True).read()
+    assert np.array_equal(found_here.joints, padded.joints)
+    keys = keys_of(6)
+    home = make(tmp_path / "small", keys, procedural=False)
+    (home / "Img/img").rename(home / "Img/img_highres")
+    assert_match(
+        "is 256x256, no high-resolution photo of 750x1101: move them",
+        refusal(DeepFashion(root=tmp_path / "small", allow_missing=True).read),
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from common.data import fashion_names as names
 from common.data import fashion_pickles as pickles
-from common.data.fashion_csv import read_joints, read_pairs
-from common.data.fashion_photos import INSHOP, PARTS, Place, check_sizes, locate, photos
+from common.data.fashion_csv import FRAMES, read_joints, read_pairs
+from common.data.fashion_photos import HIGHRES_WAYS, INSHOP, PARTS, Place, check_sizes, locate, photos
 from common.data.pose_pairs import (
     HELD_BACK,
     TEST_PAIRS,
@@ -34,6 +34,8 @@ PAIRS = ("pg2_counts", "valid4", "all")
 PARTITION = "list_eval_partition.txt"
 AGAIN = "download the file again"
 MOST_EMPTY = 0.05  # share of the paired photos that may show nobody
+FITTING = {"": FRAMES, "pad": ("256", "crop176"), "squeeze": ("squeeze176",)}  # framing -> frames of key points
+NARROW = {"": "crop176", "pad": "crop176", "squeeze": "squeeze176"}  # framing -> the frame of key points below x = 176
 TRUNK = [NAMED[f"{side} {joint}"] for side in ("right", "left") for joint in ("shoulder", "hip")]
 
 
@@ -42,6 +44,7 @@ class DeepFashion:
 
     Under root/deepfashion (or DeepFashion, fashion_data, ...; or root itself):
         Img/img/{WOMEN,MEN}/<category>/id_<8 digits>/<colour>_<n>_<view>.jpg       or img/...: the official tree
+        Img/img_highres/...                       the same of 750x1101, read where those of 256x256 are absent
         train/<name>.jpg, test/<name>.jpg         or all photos flat, in one of the spellings of fashion_names.py
         Eval/list_eval_partition.txt              count, column names, "<image> <item> train|query|gallery" a line
         fasion-annotation-{train,test}.csv        key points and
@@ -65,8 +68,10 @@ class DeepFashion:
     pairs: pg2_counts, cut to n_train_pairs / n_test_pairs; valid4, only photos with shoulders and hips (Deformable GAN,
     PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2). drop_flat:
     without the 683 photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or vunet: key
-    points of index.p, or auto: what is there, a csv first. annotation_frame: see `read_joints`. allow_missing: go on
-    without the photos that are absent and say so in the notes. There are no captions, masks or attributes.
+    points of index.p, or auto: what is there, a csv first. annotation_frame: see `read_joints`. highres: how the
+    photos of 750x1101 are made 256x256 where the small ones are absent, see `geometry.framed`; key points of squeezed
+    photos are those of squeeze176, GFLA's. allow_missing: go on without the photos that are absent and say so in the
+    notes. There are no captions, masks or attributes.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class DeepFashion:
         drop_flat: bool = True,
         files: str = "auto",
         annotation_frame: str | int = "auto",
+        highres: str = "pad",
         allow_missing: bool = False,
         captions: str = "none",
         masks: bool = False,
@@ -90,6 +96,7 @@ class DeepFashion:
             ("split", split, SPLITS),
             ("pairs", pairs, PAIRS),
             ("files", files, ("auto", *STEMS, "vunet")),
+            ("highres", highres, HIGHRES_WAYS),
         ):
             if value not in known:
                 raise UserError(f"data.{key}={value} is not known: choose from {', '.join(known)}.")
@@ -98,15 +105,18 @@ class DeepFashion:
         self.root = Path(root).expanduser().absolute()
         self.split, self.pairs, self.n_train_pairs, self.n_test_pairs = split, pairs, n_train_pairs, n_test_pairs
         self.count_flips, self.drop_flat, self.files = count_flips, drop_flat, files
-        self.annotation_frame, self.allow_missing = str(annotation_frame), allow_missing
+        self.annotation_frame, self.highres, self.allow_missing = str(annotation_frame), highres, allow_missing
 
     def read(self) -> Records:
         """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
-        place = locate(self.root, split=self.split)
+        place = locate(self.root, split=self.split, highres=self.highres)
         folder = place.folder
         procedural = any((base / "procedural.json").is_file() for base in (folder, folder.parent))
         status = {} if place.pg2 else _partition(folder)
         files, notes = photos(place.tops)
+        if place.framing:
+            notes += (f"the photos of 750x1101 stand in for those of 256x256, data.highres={place.framing}",)
+            log.info("%s: %s", place.tops[0], notes[-1])
         listed = sorted(status or files)
         found = np.array([key in files for key in listed])
         expected = len(listed) if procedural or place.pg2 else IMAGES  # PG2's are a choice, of unknown number
@@ -115,7 +125,7 @@ class DeepFashion:
         )
         named = [key for key in listed if not (self.drop_flat and names.view(key) == "flat")]
         keys = [key for key in named if key in files]
-        check_sizes([files[key] for key in keys], procedural)
+        check_sizes([files[key] for key in keys], place.framing, procedural)
         row = {key: i for i, key in enumerate(keys)}
         joints = self._joints(place, row, procedural)
         if place.pg2:
@@ -136,6 +146,7 @@ class DeepFashion:
             joints=joints,
             identities=np.array([identity[names.group(key)] for key in keys], np.int64),
             pose_pairs={split: _rows(each, row) for split, each in pairs.items()},
+            framing=place.framing,
             mirrored=self.count_flips,
             procedural=procedural,
             expected=expected - len(listed) + len(named),
@@ -145,7 +156,7 @@ class DeepFashion:
 
     def find(self) -> Path:
         """The folder that holds the data set. UserError where there is none."""
-        return locate(self.root, split=self.split).folder
+        return locate(self.root, split=self.split, highres=self.highres).folder
 
     def _joints(self, place: Place, row: dict[str, int], procedural: bool) -> np.ndarray | None:
         """N,18,2 int16 by row; None where there are no files of key points."""
@@ -153,7 +164,7 @@ class DeepFashion:
         peaks, index = place.folder / pickles.PEAKS, place.folder / pickles.INDEX
         if paths:
             given = "256" if procedural and self.annotation_frame == "auto" else self.annotation_frame
-            table, frame = read_joints(paths, given)
+            table, frame = read_joints(paths, given, narrow=NARROW[place.framing])
         elif place.pg2 and self.files == "auto" and peaks.is_file():
             paths, table = [peaks], pickles.read_peaks(place.folder)
             if not table.keys() & row.keys():
@@ -163,6 +174,13 @@ class DeepFashion:
             table = pickles.read_index(index)
         else:
             return None
+        own = paths[0].suffix == ".csv" and frame == self.annotation_frame == "256"  # found on these very photos
+        if not own and frame not in FITTING[place.framing]:
+            other = "squeeze" if place.framing == "pad" else "pad"
+            raise UserError(
+                f"{paths[0]} has key points in the frame {frame}, and photos of data.highres={place.framing} are not "
+                f"in it: choose data.highres={other}, or another data.annotation_frame if that is not their frame."
+            )
         if not place.pg2:
             self._refuse_absent((key for key in table if key not in row), "has key points", paths[0])
         log.info("key points: %s, frame %s", " and ".join(path.name for path in paths), frame)

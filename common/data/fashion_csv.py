@@ -25,13 +25,13 @@ AGAIN = "correct the line or download the file again"
 
 
 def read_joints(
-    paths: Sequence[Path], frame: str, key_of: Callable[[str], str | None] = parse
+    paths: Sequence[Path], frame: str, key_of: Callable[[str], str | None] = parse, *, narrow: str = "crop176"
 ) -> tuple[dict[str, np.ndarray], str]:
     """Key -> 18,2 int16: x, y in the frame of 256x256, -1, -1 = missing; and the frame that the files themselves use.
     In the order of the lines. key_of: a photo's key by its name, None = this is no name of a photo.
 
     frame: "256"; "crop176" (x is counted from column 40); "squeeze176" (photos 176 wide were squeezed from 256); or
-    "auto": crop176 where the file is called resize or no x reaches 176. UserError: a line that is no key points of one
+    "auto": `narrow` where the file is called resize or no x reaches 176. UserError: a line that is no key points of one
     photo, a photo that two lines tell different things of.
     """
     if frame not in FRAMES:
@@ -48,7 +48,7 @@ def read_joints(
                     raise UserError(f"{path} line {line} has other key points for {key} than an earlier line: {AGAIN}.")
     widest = max((int(joints[:, 0].max()) for joints in found.values()), default=0)
     if frame == "auto":
-        frame = "crop176" if widest < NARROW or any("resize" in path.name for path in paths) else "256"
+        frame = narrow if widest < NARROW or any("resize" in path.name for path in paths) else "256"
     return {key: _framed(joints, frame) for key, joints in found.items()}, frame
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.data import fashion_names as names
 from common.data.completeness import Dataset
+from common.data.geometry import FRAMINGS
 from common.data.poses import FRAME
 from common.errors import UserError
 
@@ -23,6 +24,7 @@ INSHOP = Dataset(
 PLACES = ("deepfashion", "DeepFashion", "In-shop Clothes Retrieval Benchmark", "fashion_data", "fasion", "fashion", ".")
 TREES, PARTS, HIGHRES = ("Img/img", "img"), ("train", "test"), ("Img/img_highres", "img_highres")
 PG2_HOME, PG2_PARTS = ("DF_img_pose", "."), ("filted_up_train", "filted_up_test")
+HIGHRES_WAYS = (*FRAMINGS, "refuse")
 GENDERS = ("MEN", "WOMEN")
 ENDINGS = (".jpg", ".png")
 LOOKED_AT = 24  # photos whose size is checked before the store is built
@@ -34,10 +36,14 @@ class Place(NamedTuple):
     folder: Path
     tops: tuple[Path, ...]
     pg2: bool = False  # tops are PG2's photos for training and for testing
+    framing: str = ""  # Records.framing
 
 
-def locate(root: Path, *, split: str) -> Place:
-    """The photos that a split is of. UserError where there are none."""
+def locate(root: Path, *, split: str, highres: str) -> Place:
+    """The photos that a split is of; of 750x1101 where there are no others. UserError where there are none.
+
+    highres: how to make those 256x256, one of HIGHRES_WAYS; refuse is a UserError.
+    """
     homes = [root / place for place in PLACES]
     for home in homes if split != "pg2" else ():
         if tree := _tree(home, TREES):
@@ -45,11 +51,14 @@ def locate(root: Path, *, split: str) -> Place:
         parts = tuple(home / part for part in PARTS)
         if any(_first_name(part) for part in parts):
             return Place(home, parts)
-        if _tree(home, HIGHRES):
-            raise UserError(
-                f"{home} has only the high-resolution photos (750x1101): unpack the 256x256 ones beside them, "
-                f"{INSHOP.archive} from {INSHOP.source}."
-            )
+    for home in homes if split != "pg2" else ():
+        if tree := _tree(home, HIGHRES):
+            if highres == "refuse":
+                raise UserError(
+                    f"{home} has only the high-resolution photos (750x1101): unpack the 256x256 ones beside them, "
+                    f"{INSHOP.archive} from {INSHOP.source}, or data.highres=pad makes those again."
+                )
+            return Place(home, (tree,), framing=highres)
     for home in [home / name for home in homes for name in PG2_HOME] if split in ("auto", "pg2") else ():
         train, test = (home / part for part in PG2_PARTS)
         if _first_name(train):
@@ -101,7 +110,7 @@ def photos(tops: Sequence[Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
     return found, (note,) if note else ()
 
 
-def check_sizes(paths: Sequence[Path], procedural: bool) -> None:
+def check_sizes(paths: Sequence[Path], framing: str, procedural: bool) -> None:
     """Refuses photos of another size, by the headers of a few of them; the others are seen when they are decoded."""
     for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
         try:
@@ -109,7 +118,9 @@ def check_sizes(paths: Sequence[Path], procedural: bool) -> None:
                 width, height = photo.size
         except OSError:
             continue  # the store says so, or leaves it out
-        if width != height or not (procedural or width == FRAME):
+        if framing and width >= height:
+            raise UserError(f"{path} is {width}x{height}, no high-resolution photo of 750x1101: move them to Img/img.")
+        if not framing and (width != height or not (procedural or width == FRAME)):
             raise UserError(
                 f"{path} is {width}x{height}, not {FRAME}x{FRAME}: take the photos of {INSHOP.archive}, which the key "
                 "points and the published scores are of."

@@ -3,7 +3,10 @@
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.data.poses import FRAME
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+FRAMINGS = ("pad", "squeeze")
 
 
 def square_about(box: np.ndarray, width: int, height: int) -> Box:
@@ -32,3 +35,20 @@ def fit(image: Image.Image, side: int) -> Image.Image:
 def upright(image: Image.Image) -> Image.Image:
     """A photo as a viewer shows it: turned by its EXIF orientation, in RGB."""
     return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def framed(photo: Image.Image, framing: str) -> Image.Image:
+    """A photo in the square of 256x256 that key points are given in, RGB; framing: one of FRAMINGS, "" = as it is.
+
+    pad: the longer side is made 256, the columns (or rows) at the edges are repeated on both sides: 750x1101 becomes
+    174x256 with 41 columns at each side, which is DeepFashion's own small photo. squeeze: each side by itself (GFLA).
+    """
+    if not framing:
+        return photo
+    if framing == "squeeze":
+        return photo.resize((FRAME, FRAME), Image.Resampling.BILINEAR)
+    width, height = (round(side * FRAME / max(photo.size)) for side in photo.size)
+    small = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
+    left, top = (FRAME - width) // 2, (FRAME - height) // 2
+    margins = ((top, FRAME - height - top), (left, FRAME - width - left), (0, 0))
+    return Image.fromarray(np.pad(small, margins, "edge"))

@@ -57,6 +57,7 @@ class Records:
     joints: np.ndarray | None = None  # N,18,2 int16: x, y in a frame of 256x256 that the photo fills; -1, -1 = missing
     identities: np.ndarray | None = None  # N int64: photos of one show the same person in the same clothes
     pose_pairs: dict[str, np.ndarray] = field(default_factory=dict)  # "train", "val", "test": P,2 rows: source, target
+    framing: str = ""  # how each photo is made 256x256 before all else, one of geometry.FRAMINGS; "" = it is as it is
     mirrored: bool = False  # each training pair is seen twice an epoch: as it is, and with both photos mirrored
     procedural: bool = False  # drawn by common/data/procedural.py
     expected: int = 0  # how many images the complete dataset has

@@ -27,7 +27,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from common.data.geometry import Box, fitted, square_about, upright
+from common.data.geometry import Box, fitted, framed, square_about, upright
+from common.data.poses import FRAME
 from common.data.records import MaskReader, Records
 from common.data.workers import end_with
 from common.errors import UserError
@@ -60,6 +61,7 @@ class _Work:
     folder: Path
     read_mask: MaskReader | None
     turn: bool  # obey EXIF; not in a dataset with boxes, which are given in the pixels as stored
+    framing: str  # Records.framing
     allow_missing: bool
 
     def run(self, items: list[_Item]) -> dict[int, str]:
@@ -87,7 +89,7 @@ class _Work:
     def decode(self, item: _Item) -> tuple[np.ndarray, np.ndarray]:
         """The image H,W,3 as it lies in the store, and the whole photo for the reader of its mask."""
         with Image.open(item.image) as file:
-            photo = upright(file) if self.turn else file.convert("RGB")
+            photo = framed(upright(file) if self.turn else file.convert("RGB"), self.framing)
         small = photo.crop(item.crop).resize((item.width, item.height), Image.Resampling.BILINEAR)
         return np.asarray(small), np.asarray(photo)
 
@@ -219,6 +221,7 @@ def store_name(records: Records, *, side: int, bbox_crop: bool, masks: bool) -> 
     if masks and not records.masks:
         raise UserError(f"{records.name} in {records.root} has no masks: add them, or choose a model that needs none.")
     digest = hashlib.sha256(repr((VERSION, side, bbox_crop, masks, records.boxes is None)).encode())
+    digest.update(records.framing.encode())
     if bbox_crop and records.boxes is not None:
         digest.update(np.ascontiguousarray(records.boxes, np.float32).tobytes())
     for paths in (records.images, records.masks if masks else ()):
@@ -260,6 +263,8 @@ def _plan(records: Records, side: int, bbox_crop: bool, masks: bool) -> tuple[li
                     width, height = height, width
         except UNREADABLE as error:
             return unreadable(records.images[row], error)
+        if records.framing:
+            width = height = FRAME
         if not bbox_crop:
             return None, fitted(width, height, side)
         assert records.boxes is not None
@@ -299,7 +304,7 @@ def _build(
     done = _resume(partial, meta, {"images.u8": 3 * pixels, "masks.u8": pixels if masks else 0})
     left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
     _check_space(partial, sum(item.height * item.width for chunk in left.values() for item in chunk) * (3 + masks))
-    work = _Work(partial, records.read_mask, records.boxes is None, allow_missing)
+    work = _Work(partial, records.read_mask, records.boxes is None, records.framing, allow_missing)
 
     log.info("building the image store %s: %d images, %.2f GiB", final, len(items), pixels * (3 + masks) / 2**30)
     with open(partial / "journal", "a") as journal, _progress(len(items)) as progress:
