@@ -264,6 +264,36 @@ def test_other_splits_and_choices_of_pairs(tmp_path: Path):
     assert set(keys) - seen == {keys[0]}
 
 
+@pytest.mark.parametrize("split", ["disjoint", "csv"])
+def test_groups_for_watching_a_run_are_taken_out_whole(tmp_path: Path, split: str, caplog: pytest.LogCaptureFixture):
+    """papers/ggb.md, Sec. 5: before the cut; test pairs stay as they are."""
+    keys = keys_of(30)
+    make(tmp_path, keys, pairs=True)
+    plain = DeepFashion(root=tmp_path, split=split, n_train_pairs=100).read()
+    with caplog.at_level("INFO"):
+        held = DeepFashion(root=tmp_path, split=split, n_train_pairs=100, val_groups=5).read()
+    groups = {
+        part: {group(held.keys[row]) for row in held.pose_pairs[part].ravel()} for part in ("train", "val", "test")
+    }
+    assert len(groups["val"]) == 5
+    assert not groups["val"] & (groups["train"] | groups["test"])
+    each = 6 if split == "csv" else 12
+    assert len(held.pose_pairs["val"]) == 5 * each
+    assert np.array_equal(held.pose_pairs["test"], plain.pose_pairs["test"])
+    total = (len({group(key) for key in keys}) - len(groups["test"])) * each
+    assert f"data.val_groups=5: {5 * each} pairs of them are taken out, {total - 5 * each} are left" in caplog.text
+    if split == "csv":  # those of the file without theirs, in its order
+        rest = [pair for pair in plain.pose_pairs["train"].tolist() if group(plain.keys[pair[0]]) not in groups["val"]]
+        assert held.pose_pairs["train"].tolist() == rest
+    else:
+        assert len(held.pose_pairs["train"]) == 100  # before the cut
+    assert {group(plain.keys[row]) for row in plain.pose_pairs["val"].ravel()} & groups["train"]
+    again = DeepFashion(root=tmp_path, split=split, n_train_pairs=100, val_groups=0).read()
+    assert all(np.array_equal(again.pose_pairs[part], plain.pose_pairs[part]) for part in plain.pose_pairs)
+    for count, words in ((40, "data.val_groups=40 is all there is to train on"), (-1, "is no number of groups")):
+        assert_match(words, refusal(lambda count=count: DeepFashion(root=tmp_path, val_groups=count).read()))
+
+
 def test_frames_of_key_points(tmp_path: Path):
     """papers/ggb.md, check 11 and T10: x = 0 of PATN is column 40; missing stays missing, outside becomes it."""
     joints = np.full((18, 2), -1)

@@ -20,6 +20,7 @@ from common.data.pose_pairs import (
     drawn_pairs,
     held_items,
     ordered_pairs,
+    without_groups,
 )
 from common.data.poses import NAMED
 from common.data.records import Records
@@ -66,12 +67,14 @@ class DeepFashion:
         pg2        PG2's photos, key points and pairs, see fashion_pickles.py
         auto       csv where there are files of pairs, pg2 where there are PG2's photos alone, else disjoint
     pairs: pg2_counts, cut to n_train_pairs / n_test_pairs; valid4, only photos with shoulders and hips (Deformable GAN,
-    PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2). drop_flat:
-    without the 683 photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or vunet: key
-    points of index.p, or auto: what is there, a csv first. annotation_frame: see `read_joints`. highres: how the
-    photos of 750x1101 are made 256x256 where the small ones are absent, see `geometry.framed`; key points of squeezed
-    photos are those of squeeze176, GFLA's. allow_missing: go on without the photos that are absent and say so in the
-    notes. There are no captions, masks or attributes.
+    PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2).
+    val_groups: so many garments in a colour are taken out of training before the cut, and the pairs to watch a run with
+    are theirs; None: those are what the cut leaves over, of photos that other training pairs show. drop_flat: without the 683
+    photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or vunet: key points of index.p,
+    or auto: what is there, a csv first. annotation_frame: see `read_joints`. highres: how the photos of 750x1101 are
+    made 256x256 where the small ones are absent, see `geometry.framed`; squeeze goes with key points in squeeze176,
+    GFLA's. allow_missing: go on without the photos that are absent and say so in the notes. There are no captions,
+    masks or attributes.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class DeepFashion:
         files: str = "auto",
         annotation_frame: str | int = "auto",
         highres: str = "pad",
+        val_groups: int | None = None,
         allow_missing: bool = False,
         captions: str = "none",
         masks: bool = False,
@@ -100,12 +104,15 @@ class DeepFashion:
         ):
             if value not in known:
                 raise UserError(f"data.{key}={value} is not known: choose from {', '.join(known)}.")
+        if (val_groups or 0) < 0:
+            raise UserError(f"data.val_groups={val_groups} is no number of groups: choose 500, say, or null.")
         if masks or attributes:
             raise UserError("DeepFashion has no masks and no attributes: choose data=cub, or a model that reads none.")
         self.root = Path(root).expanduser().absolute()
         self.split, self.pairs, self.n_train_pairs, self.n_test_pairs = split, pairs, n_train_pairs, n_test_pairs
         self.count_flips, self.drop_flat, self.files = count_flips, drop_flat, files
-        self.annotation_frame, self.highres, self.allow_missing = str(annotation_frame), highres, allow_missing
+        self.annotation_frame, self.highres, self.val_groups = str(annotation_frame), highres, val_groups
+        self.allow_missing = allow_missing
 
     def read(self) -> Records:
         """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
@@ -201,7 +208,9 @@ class DeepFashion:
                 self._refuse_absent((key for pair in pairs for key in pair if key not in row), "is in a pair of", path)
             used = set(train)
             left = [pair for pair in drawn_pairs({key for pair in train for key in pair})[0] if pair not in used]
-            return {"train": train, "val": left[:HELD_BACK], "test": test}, {key for pair in test for key in pair}
+            train, val = self._without_groups(train)
+            tested = {key for pair in test for key in pair}
+            return {"train": train, "val": (val or left)[:HELD_BACK], "test": test}, tested
         if self.split == "csv":
             raise UserError(
                 f"{folder} lacks fasion-pairs-train.csv or -test.csv: data.split=disjoint needs no such files."
@@ -245,8 +254,20 @@ class DeepFashion:
         most = (
             (self.n_train_pairs // (1 + self.count_flips), self.n_test_pairs) if self.pairs != "all" else (None, None)
         )
+        train, val = self._without_groups(train)
         chosen, left = drawn(train, most[0])
-        return {"train": chosen, "val": left[:HELD_BACK], "test": drawn(test, most[1])[0]}
+        return {"train": chosen, "val": (val or left)[:HELD_BACK], "test": drawn(test, most[1])[0]}
+
+    def _without_groups(self, train: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+        """The pairs to train on, and those of the groups that data.val_groups takes out."""
+        if not self.val_groups:
+            return train, []
+        kept, held = without_groups(train, self.val_groups)
+        log.info(
+            "data.val_groups=%d: %s pairs of them are taken out, %s are left to train on, %d to watch the run with",
+            *(self.val_groups, f"{len(held):,}", f"{len(kept):,}", min(len(held), HELD_BACK)),
+        )
+        return kept, held
 
     def _tested(self, folder: Path, keys: Sequence[str], status: dict[str, str]) -> set[str]:
         """The photos for testing where no files of pairs say so."""

@@ -60,6 +60,20 @@ def drawn(pairs: Iterable[Pair], most: int | None = None) -> tuple[list[Pair], l
     return pairs[:most], pairs[most:]
 
 
+def without_groups(pairs: Iterable[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
+    """The pairs without those of `count` groups, which a fixed seed draws, and those. UserError: none would stay."""
+    pairs = list(pairs)
+    groups = sorted({group(source) for source, _ in pairs})
+    if count >= len(groups):
+        raise UserError(
+            f"data.val_groups={count} is all there is to train on, {len(groups)} groups of pairs: take fewer."
+        )
+    random.Random(0).shuffle(groups)
+    held = set(groups[:count])
+    kept = [pair for pair in pairs if group(pair[0]) not in held]
+    return kept, drawn(pair for pair in pairs if group(pair[0]) in held)[0]
+
+
 def csv_text(pairs: Iterable[Pair]) -> str:
     """from,to with official paths below img/, one pair a line."""
     return "from,to\n" + "".join(f"{source}.jpg,{target}.jpg\n" for source, target in pairs)
