@@ -6,6 +6,7 @@ pairs. "Far" pairs are what the paper claims to be good at, and no published tab
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,14 +51,50 @@ def ssim_dsc(drawn: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim_patn(drawn: Tensor, target: Tensor) -> Tensor:
-    """`ssim_dsc` with the outer columns white in both images: PATN crops 256 to 176 and pads again before scoring.
+    """`ssim_dsc` with white outer columns in both images: PATN crops 256 to 176 and pads again before scoring.
 
-    Equal margins raise it (unrelated noise from 0.005 to 0.286): compare it with PATN's line of work alone.
+    Equal margins raise it (unrelated noise from 0.005 to 0.286): compare it with PATN's line of work alone. Images that
+    are 176 wide already are only padded.
     """
-    margin = round(MARGIN * drawn.shape[-1] / FRAME)
-    return ssim_dsc(
-        *(F.pad(x[..., margin : x.shape[-1] - margin], (margin, margin), value=255) for x in (drawn, target))
-    )
+    height, width = drawn.shape[-2:]
+    kept = min(width, height - 2 * round(MARGIN * height / FRAME))
+    left, before = (width - kept) // 2, (height - kept) // 2
+    white = (before, height - kept - before)
+    return ssim_dsc(*(F.pad(x[..., left : left + kept], white, value=255) for x in (drawn, target)))
+
+
+def compared(
+    drawn: Tensor, target: Tensor, others: dict[str, Tensor], mask: Tensor | None, lpips: LPIPS | None
+) -> dict[str, Tensor]:
+    """What is told of each pair by its pixels: name -> B. uint8 B,3,H,W twice.
+
+    others: images to be held against the target like the drawn ones, by the ending of their numbers' names. mask:
+    B,1,H,W in {0, 1}, the body in the target.
+    """
+    found = {"ssim_dsc": ssim_dsc(drawn, target), "ssim_patn": ssim_patn(drawn, target)}
+    found["drawn_in_one_colour"] = drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)
+    if mask is not None:
+        found["ssim_body"] = ssim(drawn, target, window="uniform", weight=mask)
+    for end, image in ({"": drawn} | others).items():
+        found[f"ssim{end}"] = ssim_pg2(image, target)
+        found[f"l1{end}"] = 2 * l1(image, target)
+        if mask is not None:
+            found[f"mask_ssim{end}"] = ssim_pg2(on_body(image, mask), on_body(target, mask))
+        if lpips is not None:
+            found[f"lpips{end}"] = lpips(image, target)
+    return found | {"ssim_pg2": found["ssim"]}
+
+
+def summary(table: dict[str, np.ndarray], ways: Sequence[str]) -> Numbers:
+    """Means over pairs of what `compared` told of each; SSIM by views. ways: such as front_to_back, "" = unknown."""
+    numbers: Numbers = {name: mean_of(values) for name, values in table.items()}
+    numbers["ssim_std"] = float(table["ssim"].std())
+    numbers["lpips"] = numbers.get("lpips")
+    numbers["drawn_in_one_colour"] = float(table["drawn_in_one_colour"].sum())
+    for way in sorted(set(ways) - {""}):
+        if (chosen := np.array(ways) == way).sum() >= FEWEST:
+            numbers[f"ssim_{way}"] = mean_of(table["ssim"][chosen])
+    return numbers
 
 
 def clothes_distance(image: Tensor, target: Tensor, rows: Tensor, truth: ColourMatch) -> Tensor:
@@ -115,30 +152,20 @@ class Measures:
             self.parts = ColourMatch(data.records, load_ratio=data.load_size / data.image_size)
         self.values: dict[str, list[Tensor]] = defaultdict(list)
         self.pairs: list[tuple[int, int]] = []
-        self.flat = 0  # drawn images of one colour
 
     @torch.no_grad()
     def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
         target, source = to_uint8(batch["target"]), to_uint8(batch["image"])  # the files' own bytes again
         drawn, side = to_uint8(images, rounding=self.pixels), images.shape[-1]
         self.pairs += zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
-        self.flat += int((drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)).sum())
-
-        mask = pose_mask(batch["target_joints"], side, radius=MASK_RADIUS * side / FRAME)
-        self.add("ssim_pg2", ssim_pg2(drawn, target))
-        self.add("ssim_dsc", ssim_dsc(drawn, target))
-        self.add("ssim_patn", ssim_patn(drawn, target))
-        self.add("ssim_body", ssim(drawn, target, window="uniform", weight=mask))
-        others = {"": drawn, "_of_source": source}
+        others = {"_of_source": source}
         if self.mean is not None:
             others["_of_mean"] = self.mean.to(drawn.device).expand_as(drawn)
-        for end, image in others.items():
-            self.add(f"ssim{end}", ssim_pg2(image, target))
-            self.add(f"l1{end}", 2 * l1(image, target))
-            self.add(f"mask_ssim{end}", ssim_pg2(on_body(image, mask), on_body(target, mask)))
-            if self.lpips is not None:
-                self.add(f"lpips{end}", self.lpips(image, target))
-            if self.parts is not None:
+        mask = pose_mask(batch["target_joints"], side, radius=MASK_RADIUS * side / FRAME)
+        for name, values in compared(drawn, target, others, mask, self.lpips).items():
+            self.add(name, values)
+        if self.parts is not None:
+            for end, image in ({"": drawn} | others).items():
                 self.add(f"clothes{end}", clothes_distance(image, target, batch["target_row"], self.parts))
         moved, changed = pose_distance(batch["joints"], batch["target_joints"], side)
         self.add("distance", moved.double() + changed.double())
@@ -149,10 +176,8 @@ class Measures:
     def compute(self, drawn: Features | None) -> Numbers:
         table = {name: torch.cat(values).numpy() for name, values in self.values.items()}
         distance = table.pop("distance")
-        numbers: Numbers = {name: mean_of(values) for name, values in table.items()}
-        numbers["ssim_std"] = float(table["ssim"].std())
-        numbers["lpips"] = numbers.get("lpips")
-        numbers["drawn_in_one_colour"] = float(self.flat)
+        ways = [f"{view(self.keys[row])}_to_{view(self.keys[target])}" for row, target in self.pairs]
+        numbers = summary(table, ways)
         third = self.thirds(distance)
         for place, stratum in enumerate(STRATA):
             chosen = third == place
@@ -163,10 +188,6 @@ class Measures:
                         numbers[f"{name}_{stratum}{end}"] = mean_of(table[name + end][chosen])
             if drawn is not None:
                 numbers |= self.score_of(drawn[torch.from_numpy(chosen)], f"is_mean_{stratum}")
-        views = np.array([f"{view(self.keys[row])}_to_{view(self.keys[target])}" for row, target in self.pairs])
-        for way in np.unique(views):
-            if (chosen := views == way).sum() >= FEWEST:
-                numbers[f"ssim_{way}"] = mean_of(table["ssim"][chosen])
         return numbers
 
     def score_of(self, drawn: Features, name: str) -> Numbers:
@@ -190,7 +211,7 @@ class Measures:
             "pixels": self.pixels,
             "ssim": "ssim_pg2: uniform 7 x 7, sample covariance, L = 255, no border, mean over channels and pairs",
             "pose_distance": "mean shift of the joints that both have, in sides, plus share of those that one has",
-            "is_by_thirds": f"{self.splits} consecutive splits of each third, withheld below {self.few:,} images",
+            "is_by_thirds": f"{self.splits} consecutive splits, withheld below {ENOUGH:,} images unless allow_few",
             "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
