@@ -69,12 +69,12 @@ class DeepFashion:
     pairs: pg2_counts, cut to n_train_pairs / n_test_pairs; valid4, only photos with shoulders and hips (Deformable GAN,
     PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2).
     val_groups: so many garments in a colour are taken out of training before the cut, and the pairs to watch a run with
-    are theirs; None: those are what the cut leaves over, of photos that other training pairs show. drop_flat: without the 683
-    photos of a garment that nobody wears. files: stem of the csv files, one of STEMS, or vunet: key points of index.p,
-    or auto: what is there, a csv first. annotation_frame: see `read_joints`. highres: how the photos of 750x1101 are
-    made 256x256 where the small ones are absent, see `geometry.framed`; squeeze goes with key points in squeeze176,
-    GFLA's. allow_missing: go on without the photos that are absent and say so in the notes. There are no captions,
-    masks or attributes.
+    are theirs; None: those are what the cut leaves over, of photos that other training pairs show.
+    drop_flat: without the 683 photos of a garment that nobody wears. allow_missing: go on without the photos that are
+    absent and say so in the notes. There are no captions, masks or attributes.
+    files: stem of the csv files, one of STEMS, or vunet: key points of index.p, or auto: what is there, a csv first.
+    annotation_frame: see `read_joints`. highres: how the photos of 750x1101 are made 256x256 where the small ones are
+    absent, see `geometry.framed`; squeeze goes with key points in squeeze176, GFLA's.
     """
 
     def __init__(
