@@ -68,6 +68,28 @@ class GANModule(LightningModule):
             self.ema_generator.n_averaged.fill_(int(from_start))
             self.ema_generator.requires_grad_(False)
 
+    @torch.no_grad()
+    def measure_statistics(self, inputs: Iterable[tuple[Tensor, ...]]) -> None:
+        """Gives the averaged generator the batch statistics that its own activations have, a mean over these inputs.
+
+        Those of the live generator, averaged or not, are of other weights (Izmailov et al. 2018, SWA, Sec. 3.2).
+        """
+        assert self.ema_generator is not None
+        net = self.ema_generator.module
+        modes = {module: module.training for module in net.modules()}
+        norms = [module for module in modes if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        net.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train().momentum = None  # PyTorch's word for a plain mean
+        for given in inputs:
+            net(*given)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+
     @property
     def serving(self) -> nn.Module:
         """The generator to evaluate and to show: the average where one is kept."""

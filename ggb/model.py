@@ -90,6 +90,7 @@ class GGB(PoseGAN):
         lr_decay: str = "none",
         fused: bool = True,
         ema_decay: float | None = None,
+        ema_statistics: int | None = 64,
         accumulate: int = 1,
         clip_g: float | None = None,
         clip_d: float | None = None,
@@ -101,7 +102,8 @@ class GGB(PoseGAN):
         switched off, or whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics.
         g_update: sequential, the paper's order, draws again between G's two updates; stale takes both gradients from
         the first graph; joint has one Adam for the sum of Eq. 4 and 9. sync_bn: on several GPUs G's BN is over the
-        global batch; critics see their own device's batch.
+        global batch; critics see their own device's batch. ema_statistics: batches whose statistics the
+        averaged G gets after each epoch, null = the average of the live G's.
         """
         super().__init__(
             ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every

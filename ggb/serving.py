@@ -5,7 +5,7 @@ x-hat the drawn image.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -57,6 +57,22 @@ class PoseGAN(GANModule):
             on_gpus = self.trainer.strategy.root_device.type == "cuda"  # torch has no SyncBatchNorm for the CPU
             if self.hparams.get("sync_bn") and on_gpus and self.trainer.world_size > 1:
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)  # the same weights under the same names
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        """After the last batch, before the epoch's picture and checkpoint: the averaged G's own batch statistics."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        if last and self.ema_generator is not None and (count := self.hparams.get("ema_statistics")):
+            self.measure_statistics(self.training_inputs(count))
+
+    def training_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """x and c of the first training pairs, `count` batches, the same each time."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        pairs = data.pose_pairs("train")[: count * data.batch_size]
+        whole = len(pairs) // data.batch_size * data.batch_size or len(pairs)
+        for loaded in data.pose_pair_loader("train", data.batch_size, pairs[:whole]):
+            batch = data.move(loaded, self.device)
+            yield batch["image"], self.pose(batch["target_joints"])
 
     def pose(self, joints: Tensor) -> Tensor:
         """c: joints B,18,2 in pixels of an image of side S -> B,C,S,S, drawn on their device."""

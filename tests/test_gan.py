@@ -261,3 +261,25 @@ def test_an_average_from_the_start_counts_the_initial_weights(tmp_path: Path) ->
     assert model.ema_generator is not None
     expected = 0.9 * start + 0.1 * model.generator.weight
     torch.testing.assert_close(model.ema_generator.module.weight, expected)
+
+
+def test_statistics_of_the_average_are_those_of_its_own_activations() -> None:
+    """Not those of the live weights, no running average: the mean over the batches given. Nothing else moves."""
+    model = Tiny(ema_decay=0.9)
+    torch.manual_seed(1)
+    norm = nn.BatchNorm1d(2)
+    model.generator = nn.Sequential(nn.Linear(2, 2), norm, nn.Dropout(0.5))
+    model.average_generator()
+    assert model.ema_generator is not None
+    linear, measured, _ = average = model.ema_generator.module.train()
+    nn.init.constant_(linear.weight, 3.0)  # as if the weights had come from elsewhere
+    batches = [torch.randn(4, 2), torch.randn(4, 2)]
+    model.measure_statistics((batch,) for batch in batches)
+    seen = torch.stack([linear(batch).mean(0) for batch in batches]).mean(0)
+    torch.testing.assert_close(measured.running_mean, seen)
+    spread = torch.stack([linear(batch).var(0) for batch in batches]).mean(0)
+    torch.testing.assert_close(measured.running_var, spread)
+    assert torch.equal(norm.running_mean, torch.zeros(2))
+    assert measured.momentum == 0.1
+    assert average.training
+    assert average[2].training

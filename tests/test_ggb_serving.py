@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from tiny_pairs import Noise, S, batch, fit, make, make_pg2
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.data.deepfashion import DeepFashion
+from common.data.module import ImageData
+from common.data.people_tree import write_people
 from common.data.poses import pose_maps
 from common.data.records import Records
 from common.errors import UserError
@@ -29,6 +33,26 @@ def test_sample_is_the_last_of_what_is_drawn(build: Any) -> None:
     torch.testing.assert_close(model.sample(b)[1:2], alone, atol=1e-5, rtol=0)
     assert model.generator.training  # as before
     assert all(torch.equal(value, state[k]) for k, value in model.state_dict().items())
+
+
+def test_the_averaged_g_has_statistics_of_its_own(tmp_path: Path) -> None:
+    """Of the first training pairs, measured after each epoch: the BN of e2 sees what e1 and e2 of the average make."""
+    write_people(root=tmp_path, images=40, identities=8, side=S, seed=0)
+    options: dict[str, Any] = {"load_ratio": 1.0, "reads": ["image", "target", "joints"], "store": tmp_path / "stores"}
+    data = ImageData(dataset=DeepFashion(root=tmp_path), image_size=S, batch_size=4, **options)
+    model = make(ema_decay=0.5, ema_statistics=2)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=3, default_root_dir=tmp_path, **quiet)
+    trainer.fit(model, datamodule=data)
+    first = next(iter(data.pose_pair_loader("train", 8, data.pose_pairs("train")[:8])))
+    b = data.move(first, "cpu")
+    net: Any = model.serving
+    with torch.no_grad():
+        below = net.enc["1"].conv(torch.cat([b["image"], model.pose(b["target_joints"])], 1))
+        seen = net.enc["2"].conv(torch.nn.functional.leaky_relu(below, 0.2))
+    torch.testing.assert_close(net.enc["2"].bn.running_mean, seen.mean((0, 2, 3)), atol=1e-5, rtol=0)
+    live: Any = model.generator
+    assert not torch.allclose(live.enc["2"].bn.running_mean, seen.mean((0, 2, 3)), atol=1e-3)
 
 
 def test_levels_are_drawn_without_dropout() -> None:

@@ -30,7 +30,8 @@ def make(**options: Any) -> GGB:
     """GGB with a sixteenth of its widths; levels 4, 5 and 6 are 8, 16 and 32 px."""
     torch.manual_seed(0)
     small: dict[str, Any] = {"image_size": S, "loss": LOSS, "ngf": 4, "ndf": 4, "lr": 1e-3, "grad_norm_every": 0}
-    return GGB(**small | {"pose_radius": 2.0} | options)
+    small |= {"pose_radius": 2.0, "ema_statistics": None}  # which come from pairs of a data set
+    return GGB(**small | options)
 
 
 def make_pg2(**options: Any) -> PG2:
