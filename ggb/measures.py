@@ -71,10 +71,7 @@ def compared(
     others: images to be held against the target like the drawn ones, by the ending of their numbers' names. mask:
     B,1,H,W in {0, 1}, the body in the target.
     """
-    found = {"ssim_dsc": ssim_dsc(drawn, target), "ssim_patn": ssim_patn(drawn, target)}
-    found["drawn_in_one_colour"] = drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)
-    if mask is not None:
-        found["ssim_body"] = ssim(drawn, target, window="uniform", weight=mask)
+    found: dict[str, Tensor] = {}
     for end, image in ({"": drawn} | others).items():
         found[f"ssim{end}"] = ssim_pg2(image, target)
         found[f"l1{end}"] = 2 * l1(image, target)
@@ -82,7 +79,11 @@ def compared(
             found[f"mask_ssim{end}"] = ssim_pg2(on_body(image, mask), on_body(target, mask))
         if lpips is not None:
             found[f"lpips{end}"] = lpips(image, target)
-    return found | {"ssim_pg2": found["ssim"]}
+    found |= {"ssim_pg2": found["ssim"], "ssim_dsc": ssim_dsc(drawn, target), "ssim_patn": ssim_patn(drawn, target)}
+    if mask is not None:
+        found["ssim_body"] = ssim(drawn, target, window="uniform", weight=mask)
+    found["drawn_in_one_colour"] = drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)
+    return found
 
 
 def summary(table: dict[str, np.ndarray], ways: Sequence[str]) -> Numbers:
