@@ -44,6 +44,16 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
 # ---- help and describe
 
 
+def test_a_needed_network_sees_the_data_of_its_asker() -> None:
+    """The same files, split and photos, but its own size and recipe."""
+    asked = ["model=ggb", "data=deepfashion", "data.split=inshop", "data.highres=squeeze", "data.image_size=128"]
+    cfg = run.compose_need({"model": "classifier"}, asked)
+    own = run.composed("model=classifier", "data=deepfashion").cfg.data.image_size
+    data = cfg["data"]
+    assert (data["split"], data["highres"], data["image_size"]) == ("inshop", "squeeze", own)
+    assert (cfg["chosen"]["model"], cfg["chosen"]["data"]) == ("classifier", "deepfashion")
+
+
 def test_help_is_quick_and_names_papers_and_groups() -> None:
     began = time.monotonic()
     process = start(["--help"], interpreter=["-X", "importtime"])
