@@ -175,7 +175,14 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_inception(tmp_path_factory.mktemp("inception") / "inception.pth")
 
 
-def test_bodies_and_targets_are_scored_by_the_same_network(inception: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def network(inception: Path) -> InceptionExtractor:
+    return InceptionExtractor(inception)
+
+
+def test_bodies_and_targets_are_scored_by_the_same_network(
+    inception: Path, network: InceptionExtractor, tmp_path: Path
+) -> None:
     images = photos(8, 40, 40)
     mask = np.zeros((4, 40, 40), np.uint8)
     mask[:, 10:30, 5:25] = 255
@@ -184,7 +191,6 @@ def test_bodies_and_targets_are_scored_by_the_same_network(inception: Path, tmp_
             save(image, tmp_path / name / f"{i:05d}.png")
     options = OPTIONS | {"inception": str(inception)}
     found, told = scores(listed("pg2", tmp_path), "pg2", options, CPU)
-    network = InceptionExtractor(inception)
     body = tensors(images[:4]) * (torch.from_numpy(mask)[:, None] > 0)
     logits = extract(network, [torch.cat([tensors(images), body])]).logits.split(4)
     for key, own, seed in zip(
@@ -204,12 +210,13 @@ def test_bodies_and_targets_are_scored_by_the_same_network(inception: Path, tmp_
     assert "too few for 9 splits" in told["not_measured"]["fid, kid, is"]
 
 
-def test_patns_images_are_seen_with_the_margins_that_its_script_gives_them(inception: Path, tmp_path: Path) -> None:
+def test_patns_images_are_seen_with_the_margins_that_its_script_gives_them(
+    inception: Path, network: InceptionExtractor, tmp_path: Path
+) -> None:
     cut = photos(6, 256, 176)
     for i, strip in enumerate(np.concatenate([cut[:4], cut[:4], cut[:4], cut[:4], cut[:4]], 2)):
         save(strip, tmp_path / f"{i}___{i}_vis.png")
     found, told = scores(listed("patn", tmp_path), "patn", OPTIONS | {"inception": str(inception)}, CPU)
-    network = InceptionExtractor(inception)
     padded = torch.full((4, 3, 256, 256), 255, dtype=torch.uint8)
     padded[..., 40:216] = tensors(cut[:4])
     score = inception_score(extract(network, [padded]).logits, splits=2, seed=None)[0]
