@@ -187,18 +187,26 @@ def check_data(cfg: dict[str, Any]) -> None:
 
 
 def check_pair(cfg: dict[str, Any]) -> None:
-    """Refuses a model on data that cannot feed it."""
-    absent = [thing for thing in cfg["requires"] if thing not in cfg["data"]["provides"]]
-    if absent:
-        fitting = [
-            name
-            for name in choices("data")
-            if set(cfg["requires"]) <= set(OmegaConf.load(CONF / "data" / f"{name}.yaml").provides)
-        ]
-        raise UserError(
-            f"model={cfg['chosen']['model']} needs {' and '.join(absent)}, which data={cfg['data']['name']} does not "
-            f"have: choose data={' or '.join(fitting) or '(no data set here has them)'}"
-        )
+    """Refuses a model, or a job of conf/prepare, on data that cannot feed it."""
+    has, kind = cfg["data"]["provides"], "prepare" if "prepare" in cfg["chosen"] else "model"
+    absent = [thing for thing in cfg["requires"] if thing not in has]
+    if not absent:
+        return
+    fitting = {"data": [name for name in choices("data") if set(cfg["requires"]) <= set(alone("data", name).provides)]}
+    if kind == "model":
+        fitting[kind] = [name for name in choices(kind) if set(alone(kind, name).requires) <= set(has)]
+    ways = [f"{group}={' or '.join(names)}" for group, names in fitting.items() if names]
+    raise UserError(
+        f"{kind}={cfg['chosen'][kind]} needs {' and '.join(absent)}, which data={cfg['data']['name']} does not have: "
+        f"choose {', or '.join(ways) or 'other data (no data set here has them)'}"
+    )
+
+
+def alone(group: str, name: str) -> DictConfig:
+    """The file of a choice as it stands."""
+    found = OmegaConf.load(CONF / group / f"{name}.yaml")
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def plain(made: Composed, words: list[str]) -> dict[str, Any]:

@@ -44,6 +44,16 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
 # ---- help and describe
 
 
+def test_models_of_people_come_with_deepfashion() -> None:
+    plain = {model: run.composed(f"model={model}").chosen["data"] for model in ("simgan", "ggb", "unet", "pg2")}
+    assert plain == {"simgan": "cub", "ggb": "deepfashion", "unet": "deepfashion", "pg2": "deepfashion"}
+    asked = run.composed("data=folder", "data.root=x", "model=ggb", "preset=toy")
+    assert asked.chosen["data"] == "folder"
+    assert (
+        run.composed("model=ggb", "preset=toy").cfg == run.composed("model=ggb", "data=deepfashion", "preset=toy").cfg
+    )
+
+
 def test_a_needed_network_sees_the_data_of_its_asker() -> None:
     """The same files, split and photos, but its own size and recipe."""
     asked = ["model=ggb", "data=deepfashion", "data.split=inshop", "data.highres=squeeze", "data.image_size=128"]
@@ -231,6 +241,14 @@ BAD = {
     "no value": (["resume"], "resume is not of the form KEY=VALUE"),
     "several": (["seed=0,1"], "add -m for a run of each"),
     "pair": (["data.provides=[images]"], "model=simgan needs captions and classes"),
+    "pair, other models": (
+        ["data=deepfashion"],
+        "choose data=cub or folder or oxford102, or model=classifier or ggb or",
+    ),
+    "pair, a job": (
+        ["task=prepare", "prepare=poses"],
+        "prepare=poses needs poses, which data=cub does not have: choose",
+    ),
     "mandatory": (["data=folder"], "data.root has no value: add data.root=..."),
     "word for number": (["data.batch_size=many"], "data.batch_size=many cannot be: it is a whole number from 1 on"),
     "fraction": (["trainer.max_epochs=1.5"], "it is a whole number from 0 on"),
