@@ -66,10 +66,12 @@ def grouped(lines: Sequence[Line], rows: str) -> list[Group]:
 
 
 def measured_as(group: Group, name: str) -> list[str]:
-    """The measured numbers that stand beside a published one: those of its name, or of the pattern under `measured`."""
+    """The measured numbers that stand beside a published one: those of its name, or of the pattern under `measured`,
+    through whatever network ("is_mean" is also is_mean@classifier-cub)."""
     measured = group.published.get("measured")
     pattern = measured.get(name, name) if isinstance(measured, dict) else name
-    return sorted({key for line in group.lines for key in line["numbers"] if fnmatch(key, pattern)})
+    keys = {key for line in group.lines for key in line["numbers"]}
+    return sorted(key for key in keys if fnmatch(key, pattern) or fnmatch(key.partition("@")[0], pattern))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -90,6 +90,15 @@ def test_four_files_say_the_same_and_a_cut_line_is_left_out(tmp_path: Path) -> N
         assert all(heading in text for heading in HEADINGS)
 
 
+def test_a_pattern_is_of_the_number_through_whatever_network(tmp_path: Path) -> None:
+    """is_mean is not is_mean_far."""
+    each = line("a", 0, 4.0, 3.26)
+    each["numbers"] = {"is_mean@classifier-cub": 2.0, "is_mean_far@classifier-cub": 1.0}
+    each["published"] = {"where": "Table 1", "inception_score": 3.26, "measured": {"inception_score": "is_mean"}}
+    report(write(tmp_path / "results.jsonl", [each]), tmp_path)
+    assert [row["metric"] for row in rows(tmp_path)] == ["is_mean@classifier-cub"]
+
+
 def test_a_number_that_nobody_can_measure_says_so(tmp_path: Path) -> None:
     human = line("a", 0, 4.0, 1.28)
     human["published"] = {"where": "Table 1", "sharpness": [1.28, 0.5], "measured": "no, humans"}
