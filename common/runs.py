@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from common.errors import UserError
 
@@ -84,6 +84,22 @@ class RunFolder:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    def lock(self) -> FileLock:
+        """To be held while the run is trained; goes with the process. UserError where another one holds it."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            told = self.status()
+            raise UserError(
+                f"{self.path} is being trained by another process ({told.get('pid', '?')} on "
+                f"{told.get('host', 'this machine')}): wait for it, or choose name=NAME"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
+        return lock
 
     def start(self, config_yaml: str) -> None:
         for name in ("checkpoints", "samples", "eval"):

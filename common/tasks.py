@@ -151,6 +151,7 @@ def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunF
     model = build(cfg["model"])
     done = 0 if checkpoint is None else epochs_of(checkpoint, model, cfg["trainer"]["max_epochs"])
     trainer = trainer_for(cfg["trainer"], folder, seed=cfg["seed"], grid=hasattr(model, "grid"))
+    lock = folder.lock() if trainer.is_global_zero else None
     folder.start(yaml.safe_dump(cfg, sort_keys=False))
     handler, code = keep_log(folder), 1
     try:
@@ -162,6 +163,8 @@ def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunF
     finally:
         door.finish_loggers(code)
         logging.getLogger().removeHandler(handler)
+        if lock is not None:
+            lock.release()
     if not trainer.is_global_zero:
         raise SystemExit(0)  # the other ranks are done when training is
     folder.say("trained", epochs=trainer.current_epoch)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from PIL import Image
 from tiny import call, make_world, only_run, start, words
 
@@ -279,6 +280,16 @@ def test_refusals(name: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert len(said) == 1
     assert said[0].startswith("error: ")
     assert sentence in said[0]
+    assert state(world) == before
+
+
+def test_a_run_is_trained_once_at_a_time(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = state(world)
+    with FileLock(only_run(world) / ".lock"):
+        assert call(monkeypatch, words(world, "trainer.max_epochs=2")) == 2
+    assert "is being trained by another process" in capsys.readouterr().err
     assert state(world) == before
 
 
