@@ -18,6 +18,7 @@ from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule
+from common.metrics import ssim, to_uint8
 from common.weights import check_export, check_fit, check_settings, on_cpu
 from ggb.exported import read_safetensors
 
@@ -59,11 +60,27 @@ class PoseGAN(GANModule):
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)  # the same weights under the same names
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
-        """After the last batch, before the epoch's picture and checkpoint: the averaged G's own batch statistics."""
+        """After the last batch, before the epoch's picture and checkpoint: the averaged G's own batch statistics, and a
+        look at pairs that no epoch shows."""
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            self.check_sound()
+            if self.ema_generator is not None and (count := self.hparams.get("ema_statistics")):
+                self.measure_statistics(self.training_inputs(count))
+            self.pending |= self.watched()
         super().on_train_batch_end(outputs, batch, batch_idx)
-        last = batch_idx + 1 == self.trainer.num_training_batches
-        if last and self.ema_generator is not None and (count := self.hparams.get("ema_statistics")):
-            self.measure_statistics(self.training_inputs(count))
+
+    def watched(self) -> dict[str, Tensor]:
+        """val/ssim, in PG2's dialect, and val/rec, Eq. 3, of the validation pairs; nothing where there are none."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not len(data.records.pose_pairs.get("val", ())):
+            return {}
+        found: dict[str, list[Tensor]] = {"val/ssim": [], "val/rec": []}
+        for loaded in data.pose_pair_loader("val", data.batch_size):
+            batch = data.move(loaded, self.device)
+            drawn, target = self.sample(batch), batch["target"]
+            found["val/ssim"].append(ssim(to_uint8(drawn), to_uint8(target), window="uniform"))
+            found["val/rec"].append((drawn - target).abs().mean((1, 2, 3)))
+        return {name: torch.cat(values).float().mean() for name, values in found.items()}
 
     def training_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """x and c of the first training pairs, `count` batches, the same each time."""

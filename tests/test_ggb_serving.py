@@ -18,6 +18,8 @@ from common.data.people_tree import write_people
 from common.data.poses import pose_maps
 from common.data.records import Records
 from common.errors import UserError
+from common.metrics import to_uint8
+from ggb.measures import ssim_pg2
 from ggb.serving import PoseGAN
 
 
@@ -35,15 +37,26 @@ def test_sample_is_the_last_of_what_is_drawn(build: Any) -> None:
     assert all(torch.equal(value, state[k]) for k, value in model.state_dict().items())
 
 
-def test_the_averaged_g_has_statistics_of_its_own(tmp_path: Path) -> None:
-    """Of the first training pairs, measured after each epoch: the BN of e2 sees what e1 and e2 of the average make."""
-    write_people(root=tmp_path, images=40, identities=8, side=S, seed=0)
+@pytest.fixture
+def people(tmp_path: Path) -> ImageData:
+    write_people(root=tmp_path, images=64, identities=12, side=S, seed=0)
     options: dict[str, Any] = {"load_ratio": 1.0, "reads": ["image", "target", "joints"], "store": tmp_path / "stores"}
-    data = ImageData(dataset=DeepFashion(root=tmp_path), image_size=S, batch_size=4, **options)
-    model = make(ema_decay=0.5, ema_statistics=2)
+    reader = DeepFashion(root=tmp_path, n_train_pairs=100)
+    return ImageData(dataset=reader, image_size=S, batch_size=4, **options)
+
+
+def trained(model: PoseGAN, data: ImageData, path: Path) -> pl.Trainer:
+    """After three batches."""
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=3, default_root_dir=tmp_path, **quiet)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=3, default_root_dir=path, **quiet)
     trainer.fit(model, datamodule=data)
+    return trainer
+
+
+def test_the_averaged_g_has_statistics_of_its_own(people: ImageData, tmp_path: Path) -> None:
+    """Of the first training pairs, measured after each epoch: the BN of e2 sees what e1 and e2 of the average make."""
+    data, model = people, make(ema_decay=0.5, ema_statistics=2)
+    trained(model, data, tmp_path)
     first = next(iter(data.pose_pair_loader("train", 8, data.pose_pairs("train")[:8])))
     b = data.move(first, "cpu")
     net: Any = model.serving
@@ -53,6 +66,19 @@ def test_the_averaged_g_has_statistics_of_its_own(tmp_path: Path) -> None:
     torch.testing.assert_close(net.enc["2"].bn.running_mean, seen.mean((0, 2, 3)), atol=1e-5, rtol=0)
     live: Any = model.generator
     assert not torch.allclose(live.enc["2"].bn.running_mean, seen.mean((0, 2, 3)), atol=1e-3)
+
+
+def test_an_epoch_ends_with_a_look_at_pairs_that_it_did_not_show(people: ImageData, tmp_path: Path) -> None:
+    model = make(ema_decay=0.5, ema_statistics=2)
+    told = trained(model, people, tmp_path).logged_metrics
+    drawn, target = [], []
+    for loaded in people.pose_pair_loader("val", 4):
+        b = people.move(loaded, "cpu")
+        drawn, target = [*drawn, *model.sample(b)], [*target, *b["target"]]
+    x, y = torch.stack(drawn), torch.stack(target)
+    assert len(x) == len(people.records.pose_pairs["val"]) > 1
+    assert told["val/ssim"].item() == pytest.approx(ssim_pg2(to_uint8(x), to_uint8(y)).mean().item(), abs=1e-6)
+    assert told["val/rec"].item() == pytest.approx((x - y).abs().mean().item(), abs=1e-6)
 
 
 def test_levels_are_drawn_without_dropout() -> None:

@@ -1,6 +1,7 @@
 """Small pose models and random pairs of photos with random poses, for the tests of GGB and PG2."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -49,9 +50,10 @@ def batch(count: int = 4, seed: int = 1) -> Sample:
 
 
 class Noise(pl.LightningDataModule):
-    """Some batches, the same in every epoch."""
+    """Some batches, the same in every epoch, and none for validation."""
 
     name = "noise"
+    records = SimpleNamespace(pose_pairs={})
 
     def __init__(self, batches: list[Sample]) -> None:
         super().__init__()
