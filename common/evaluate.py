@@ -30,7 +30,7 @@ from common.extractors import (
     find_inception,
 )
 from common.gan import GANModule
-from common.metrics import ENOUGH, SEED, Features, inception_score, metric_key, score, to_uint8
+from common.metrics import ENOUGH, SEED, Features, fid, inception_score, metric_key, score, to_uint8
 from common.runs import short_hash
 
 log = logging.getLogger(__name__)
@@ -232,6 +232,9 @@ def evaluate(
         real = real_features(extractor, data, folder, batch_size, plan.real)
         # GGB and PG2 take consecutive splits
         numbers, told = judged(real, fake, also, plan.reference, options, shuffle=plan.targets is None)
+        if plan.targets is not None:  # no model can be expected to come nearer to other people's photos
+            found = None if "withheld" in told else fid(real, of_targets)
+            numbers[metric_key("fid_of_targets", extractor.name)] = found
         protocol |= told
     for measure in own:
         numbers |= measure.compute(fake)

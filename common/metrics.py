@@ -113,8 +113,7 @@ def score(
         raise ValueError(f"features of {real.extractor} {real.weights} beside {fake.extractor} {fake.weights}")
     require_enough(len(real), len(fake), allow_few=allow_few)
     subset = kid_subset or usual_subset(len(real), len(fake))
-    a, b = (FeatureStatistics(width=x.features.shape[1]).update(x.features) for x in (real, fake))
-    values = {"fid": frechet_distance(a.mean, a.cov, b.mean, b.cov)}
+    values = {"fid": fid(real, fake)}
     values["kid"], values["kid_std"] = kernel_distance(real.features, fake.features, subset=subset, subsets=kid_subsets)
     values["is_mean"], values["is_std"] = inception_score(fake.logits, splits=splits, seed=SEED if shuffle else None)
     protocol = Protocol(
@@ -130,6 +129,12 @@ def score(
         kid_subsets=kid_subsets,
     )
     return {metric_key(k, fake.extractor): v for k, v in values.items()}, protocol
+
+
+def fid(real: Features, fake: Features) -> float:
+    """Frechet Inception distance of two sets of features of one extractor."""
+    a, b = (FeatureStatistics(width=x.features.shape[1]).update(x.features) for x in (real, fake))
+    return frechet_distance(a.mean, a.cov, b.mean, b.cov)
 
 
 # ---- distributions

@@ -367,6 +367,7 @@ def test_pose_pairs_are_scored_against_their_targets(
     model.sample = lambda batch: batch["target"]  # type: ignore[method-assign, assignment]
     perfect, _, _ = evaluate(model, data, options, MEASURES, files, tmp_path)
     assert perfect["fid@classifier-people"] == pytest.approx(0, abs=1e-3)
+    assert perfect["fid_of_targets@classifier-people"] == pytest.approx(0, abs=1e-3)
     assert perfect["ssim"] == pytest.approx(1)
     assert perfect["is_mean@classifier-people"] == pytest.approx(ceiling[0], rel=1e-5)  # the order is kept: no shuffle
     assert abs(inception_score(logits, splits=3)[0] - ceiling[0]) > 1e-4
@@ -388,6 +389,11 @@ def test_fid_is_held_against_training_photos_and_the_ceiling_stays_that_of_the_t
         assert numbers[f"{name}@classifier-people"] != aimed[f"{name}@classifier-people"]
     for name in ("is_mean", "is_of_targets", "mask_is_mean", "is_mean_far"):
         assert numbers[f"{name}@classifier-people"] == pytest.approx(aimed[f"{name}@classifier-people"], rel=1e-9)
+    every, _, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
+    model.sample = lambda batch: batch["target"]  # type: ignore[method-assign, assignment]
+    perfect, _, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
+    floor = perfect["fid@classifier-people"]
+    assert every["fid_of_targets@classifier-people"] == pytest.approx(floor, rel=1e-4)
     with pytest.raises(UserError, match="choose train or targets"):
         evaluate(model, data, options | {"reference": "test"}, MEASURES, files, tmp_path)
 
