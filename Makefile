@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# a process for each core and one thread in each; a file's tests share what they trained
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help demo test test-all check format bench smoke constraints
 
@@ -18,16 +20,16 @@ demo: $(READY)   ## train, score and show SIMGAN on drawn birds: no data, no GPU
 	$(BIN)/python run.py model=simgan data=cub preset=toy
 
 test: $(READY)   ## the fast tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(READY) ## the slow tests too (GPU tests are skipped without one)
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 check: $(READY)  ## format, lint, types, fast tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: $(READY) ## put the code into its format
 	$(BIN)/ruff format .

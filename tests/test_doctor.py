@@ -40,7 +40,7 @@ def config(place: Path, **data: str) -> dict:
 def row(text: str, what: str) -> str:
     """The row of the table that is about something, unwrapped, from its mark on."""
     lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line[11:].startswith(f"{what} "))
+    start = next(i for i, line in enumerate(lines) if f"{line[11:]} ".startswith(f"{what} "))
     rest = takewhile(lambda line: line.startswith(" " * 38), lines[start + 1 :])
     return " ".join(line.strip() for line in (lines[start], *rest))
 
