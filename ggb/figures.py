@@ -256,16 +256,22 @@ def load_other(path: str, model: PoseGAN) -> PoseGAN:
 
 
 def method(settings: Mapping[str, Any]) -> str:
-    """A model's name in Table 2, by its settings."""
+    """A model's name in Table 2, by its settings, and what makes it a control."""
     if "levels" not in settings:
         return "PG2"
-    if not settings["levels"]:
-        return "w/o GGBs"
-    if settings.get("multirec"):
-        return "no critics"
-    absent = [name.upper() for name in ("rapd", "nvtd") if not settings.get(f"use_{name}", True)]
     count = len(settings["levels"])
-    return f"w/o {', '.join(absent)}" if absent else f"{count} GGB{'s' if count > 1 else ''}"
+    absent = [name.upper() for name in ("rapd", "nvtd") if not settings.get(f"use_{name}", True)]
+    name = f"{count} GGB{'s' if count > 1 else ''}" if count else "w/o GGBs"
+    if count and absent:
+        name = f"w/o {', '.join(absent)}"
+    if count and settings.get("multirec"):
+        name = "no critics"
+    apart = [f"D sees {', '.join(settings['d_cond'])}"] if settings.get("d_cond", "none") != "none" else []
+    if count and settings.get("g_update", "sequential") != "sequential":
+        apart.append(settings["g_update"])
+    if count and not settings.get("e_trainable", True):
+        apart.append("random E")
+    return ", ".join([name, *apart])
 
 
 def distinct(heading: str, columns: Mapping[str, Any]) -> str:
