@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench_step import ALL, ALL_CPU, FIRST, SWITCHES, Case, Turns, alone, fit
+from bench_step import ALL, ALL_CPU, CHANNELS_LAST, FIRST, NCHW, Case, Turns, alone, fit
 from ggb_step import PublicStep, joint_maps
 from pytorch_lightning.profilers import SimpleProfiler
 from timing import Row, alternate
@@ -26,11 +26,11 @@ TINY: dict[str, Any] = {"ngf": 4, "ndf": 4}
 CASES = {
     "quick": [Case(64, 4, (FIRST,), rounds=1, alone=1, widths=TINY)],
     "cpu": [
-        Case(64, 8, (FIRST, "+ channels_last", ALL_CPU), rounds=3, aim=2.0, alone=4),
-        Case(256, 2, (FIRST, ALL_CPU), rounds=1, aim=2.0),
+        Case(64, 8, (FIRST, CHANNELS_LAST, ALL_CPU, NCHW), rounds=3, aim=2.0, alone=4),
+        Case(256, 8, (FIRST, NCHW), rounds=1, aim=2.0),
     ],
     "cuda": [
-        Case(256, 8, tuple(SWITCHES), rounds=5, turn=10, warm=15, aim=3.0, alone=60),
+        Case(256, 8, (FIRST, CHANNELS_LAST, ALL_CPU, ALL), rounds=5, turn=10, warm=15, aim=3.0, alone=60),
         Case(256, 64, (FIRST, ALL), rounds=3, turn=5, warm=10, aim=3.0, alone=30),
     ],
 }

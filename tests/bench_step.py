@@ -61,8 +61,8 @@ FIRST, CHANNELS_LAST, ALL_CPU, ALL, NCHW = SWITCHES
 CASES = {
     "quick": [Case(16, 4, (FIRST, CHANNELS_LAST, ALL_CPU), rounds=1, alone=2, widths=TINY)],
     "cpu": [
-        Case(64, 4, (FIRST, CHANNELS_LAST, ALL_CPU), rounds=3, aim=2.0, alone=6),
-        Case(256, 1, (FIRST, ALL_CPU), rounds=1, aim=2.0),
+        Case(64, 4, (FIRST, CHANNELS_LAST, ALL_CPU, NCHW), rounds=3, aim=2.0, alone=6),
+        Case(256, 1, (FIRST, ALL_CPU, NCHW), rounds=1, aim=2.0),
     ],
     "cuda": [
         Case(256, 16, (FIRST, CHANNELS_LAST, ALL_CPU, ALL), rounds=5, turn=10, warm=15, aim=3.0, alone=60),
