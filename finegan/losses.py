@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 GAMMAS = (4.0, 5.0, 10.0)  # gamma_1 to gamma_3 (AG bird.yml)
 LARGEST = 1 << 26  # values of B,M,L,R held at once; what is more goes in parts, computed again on the way back
+FEW = 4  # conditions at once on the CPU
 EPS = 1e-8  # least product of norms under a cosine (AG cosine_similarity)
 
 
@@ -70,12 +71,25 @@ def word_scores(
     with torch.autocast(regions.device.type, enabled=False):
         flat, words = regions.float().flatten(2), words.float()
         first, second, third = gammas
-        part = max(1, LARGEST // (len(flat) * words.shape[2] * max(flat.shape[1:])))  # conditions at once
-        found = []
-        for some, hidden in zip(words.split(part), pad.split(part), strict=True):
-            given = (flat, some, hidden, (first, second, third), length_norm)
-            found.append(match(*given) if part >= len(words) else checkpoint(match, *given, use_reentrant=False))
-        return torch.cat(found, 1)
+        most = max(1, LARGEST // (len(flat) * words.shape[2] * max(flat.shape[1:])))  # conditions at once
+        found, order = [], []
+        for rows, length in parts(pad, most):
+            given = (flat, words[rows, :, :length], pad[rows, :length], (first, second, third), length_norm)
+            found.append(match(*given) if most >= len(words) else checkpoint(match, *given, use_reentrant=False))
+            order.append(rows)
+        return torch.cat(found, 1)[:, torch.cat(order).argsort()]
+
+
+def parts(pad: Tensor, most: int) -> list[tuple[Tensor, int]]:
+    """Conditions in parts of at most `most`, each with its number of tokens; pad: M,L.
+
+    On the CPU a few of like lengths go together: little padding is computed, and a part stays in the cache. On a GPU it
+    is all at once, for reading a length there would be a wait.
+    """
+    if pad.device.type != "cpu":
+        return [(rows, pad.shape[1]) for rows in torch.arange(len(pad), device=pad.device).split(most)]
+    lengths = pad.shape[1] - (~pad).flip(1).int().argmax(1)
+    return [(rows, int(lengths[rows].max())) for rows in lengths.argsort().split(min(most, FEW))]
 
 
 def contrast(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -175,14 +175,22 @@ def test_a_batch_of_one_class_costs_nothing_and_gives_no_nan() -> None:
 
 def test_large_batches_go_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for largest in (losses.LARGEST, 2 * 4 * 5 * 16, 1):  # all, two and one condition at once
+    # all, two and one condition at once; those are of equal lengths or not
+    for largest, few in ((losses.LARGEST, 4), (losses.LARGEST, 3), (losses.LARGEST, 1), (2 * 4 * 5 * 16, 4), (1, 4)):
         monkeypatch.setattr(losses, "LARGEST", largest)
+        monkeypatch.setattr(losses, "FEW", few)
         regions, words, pad, labels = some()
         loss = sum(word_loss(regions, words, pad, labels))
         loss.backward()
         found.append((loss.detach(), regions.grad, words.grad))
     for before, after in pairwise(found):
         torch.testing.assert_close(before, after)
+
+
+def test_conditions_of_like_lengths_go_together_and_are_cut() -> None:
+    pad = torch.arange(6) >= torch.tensor([[6], [1], [3], [2], [5]])
+    found = [(rows.tolist(), length) for rows, length in losses.parts(pad, 2)]
+    assert found == [([1, 3], 2), ([2, 4], 5), ([0], 6)]
 
 
 def test_damsm_is_all_four_in_float32_under_autocast() -> None:
