@@ -2,8 +2,8 @@
 
 import csv
 import json
+import resource
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,12 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
+def of_children() -> float:
+    """Processor seconds of the processes that were started here and have ended: what else runs does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 # ---- help and describe
 
 
@@ -66,10 +72,10 @@ def test_a_needed_network_sees_the_data_of_its_asker() -> None:
 
 
 def test_help_is_quick_and_names_papers_and_groups() -> None:
-    began = time.monotonic()
+    began = of_children()
     process = start(["--help"], interpreter=["-X", "importtime"])
     said, imported = process.communicate(timeout=30)
-    assert time.monotonic() - began < 3
+    assert of_children() - began < 3
     assert process.returncode == 0
     assert "Yu et al., ICIP 2019" in said
     for group, choice in (("model", "simgan"), ("data", "oxford102"), ("preset", "toy"), ("trainer", "ddp")):
@@ -350,10 +356,10 @@ def test_a_sentence_without_a_known_word(
 
 
 def test_missing_data_is_said_soon_with_both_ways_on(tmp_path: Path) -> None:
-    began = time.monotonic()
+    began = of_children()
     process = start(["model=simgan", "data=cub", f"paths.data={tmp_path / 'nowhere'}"], cwd=tmp_path)
     out, said = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
+    assert of_children() - began < 5
     assert process.returncode == 2
     assert len(said.strip().splitlines()) == 1
     for part in (str(tmp_path / "nowhere" / "CUB_200_2011"), "data.caltech.edu", "task=prepare", "preset=toy"):
