@@ -115,8 +115,8 @@ def to_torch(value: np.ndarray) -> Tensor:
 
 # ---- PyTorch
 
-START = "start_conv.0.weight"  # which both stages have
-CODE = "down_fc.weight"  # and stage 1 alone
+START = "start_conv.0.weight"  # theirs, of both stages
+CODE = "to_code.weight"  # ours, of stage 1 alone
 RENAMED = {
     r"start_conv\.0": "start",
     r"end_conv": "out",
@@ -144,14 +144,16 @@ def read_torch(path: str | Path, generator: "Generator") -> Published:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     files = {name: last(folder, name) for name in ("G1", "G2", "D")}
+    read: dict[str, State] = {}
     if path.is_file():
-        files["G1" if CODE in without_parallel(read_state(path)) else "G2"] = path
-    absent = [f"network_{name}_*.pth" for name in ("G1", "G2") if files[name] is None]
+        given = renamed(path)
+        read["G1" if CODE in given else "G2"] = given
+    absent = [f"network_{name}_*.pth" for name in ("G1", "G2") if name not in read and files[name] is None]
     if absent:
         raise UserError(
             f"{folder} lacks {' and '.join(absent)}: PG2 draws in two stages, put the files of both into one folder."
         )
-    states = {name: renamed(file) for name, file in files.items() if file is not None}
+    states = {name: renamed(file) for name, file in files.items() if file is not None and name not in read} | read
     state = {f"stage{k}.{name}": value for k in (1, 2) for name, value in states[f"G{k}"].items()}
     check_fit(generator, state, (), folder if path.is_dir() else path)
     source, coarse = state["stage2.start.weight"].split(3, dim=1)  # its stage 2 reads (x, x-hat_1)
