@@ -259,19 +259,17 @@ def method(settings: Mapping[str, Any]) -> str:
     """A model's name in Table 2, by its settings, and what makes it a control."""
     if "levels" not in settings:
         return "PG2"
-    count = len(settings["levels"])
-    absent = [name.upper() for name in ("rapd", "nvtd") if not settings.get(f"use_{name}", True)]
-    name = f"{count} GGB{'s' if count > 1 else ''}" if count else "w/o GGBs"
-    if count and absent:
-        name = f"w/o {', '.join(absent)}"
-    if count and settings.get("multirec"):
-        name = "no critics"
-    apart = [f"D sees {', '.join(settings['d_cond'])}"] if settings.get("d_cond", "none") != "none" else []
-    if count and settings.get("g_update", "sequential") != "sequential":
+    count, seen = len(settings["levels"]), settings.get("d_cond", "none")
+    apart = [] if seen == "none" else [f"D sees {', '.join(seen)}"]
+    if not count:
+        return ", ".join(["w/o GGBs", *apart])
+    if settings.get("g_update", "sequential") != "sequential":
         apart.append(settings["g_update"])
-    if count and not settings.get("e_trainable", True):
+    if not settings.get("e_trainable", True):
         apart.append("random E")
-    return ", ".join([name, *apart])
+    absent = [name.upper() for name in ("rapd", "nvtd") if not settings.get(f"use_{name}", True)]
+    name = f"w/o {', '.join(absent)}" if absent else f"{count} GGB{'s' if count > 1 else ''}"
+    return ", ".join(["no critics" if settings.get("multirec") else name, *apart])
 
 
 def distinct(heading: str, columns: Mapping[str, Any]) -> str:
