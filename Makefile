@@ -39,7 +39,7 @@ smoke: $(READY)  ## one batch through training, checkpoint and evaluation
 	$(BIN)/python run.py model=simgan data=cub preset=fast
 
 bench: $(READY)  ## speed of the store, the step and the metrics; writes docs/performance.md
-	$(BIN)/python tests/bench.py
+	$(BIN)/python -m tests.bench
 
 constraints: $(READY) ## pin what is installed now
 	(echo '# Versions that were tested together; pip install -c constraints.txt. Written by `make constraints`.'; \

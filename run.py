@@ -181,7 +181,7 @@ def check_data(cfg: dict[str, Any]) -> None:
     """Refuses a data set that is not there. Before Lightning is imported, which alone takes seconds."""
     spec = cfg["data"]
     if cfg["task"] in ("fit", "evaluate") and spec["source"] == "real":
-        from common.build import build
+        from common.config import build
 
         build(spec["reader"], root=spec.get("root") or cfg["paths"]["data"]).find()
 
@@ -310,7 +310,7 @@ def job(cfg: DictConfig) -> None:
     try:
         values = plain(Composed(cfg, of_groups(hydra_config.runtime.choices)), words)
         if values["task"] == "doctor":  # must be able to say that torch and torchvision do not fit
-            from common.doctor import examine
+            from common.tasks.doctor import examine
 
             print(examine(values))
             return
@@ -321,7 +321,7 @@ def job(cfg: DictConfig) -> None:
                 "a sweep on several devices would start every job again in each of its processes: choose trainer=auto "
                 "for one device a job, or launcher=slurm"
             )
-        from common import tasks
+        from common.tasks import fit as tasks
 
         door = tasks.Door(compose_need=compose_need, loggers=loggers, finish_loggers=finish_loggers)
         tasks.run(values, door, sweeping=sweeping)

@@ -25,9 +25,9 @@ from common.classifier import ImageClassifier, load_image_encoder
 from common.data.module import ImageData
 from common.data.records import Records
 from common.errors import UserError
-from common.figures import save, sheet
-from common.runs import atomic_write
-from common.tasks import Door, load_data
+from common.pictures import save, sheet
+from common.tasks.fit import Door, load_data
+from common.tasks.runs import atomic_write
 from finegan.denoise import Cleaned, fit
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from common.blocks import Frozen
 from common.classifier import file_hash, read_export, read_weights, recognise
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.metrics import r_precision
+from common.metrics.functions import r_precision
 from finegan.conditions import Sequences, attribute_sequences, caption_sequences, cleaned_hash, padding, pick
 from finegan.losses import damsm_loss
 from finegan.networks import RNNEncoder

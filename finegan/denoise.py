@@ -25,8 +25,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from common.data.workers import end_with
 from common.errors import UserError
+from common.processes import end_with
 
 FEWEST = 20  # positives, and negatives, below which an attribute keeps its labels
 MOST_POSITIVE = 0.8  # share of positives above which it does: missed ones fill the negatives then

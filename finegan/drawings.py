@@ -13,7 +13,7 @@ from torch import Tensor
 from common.classifier import read_weights
 from common.data.module import ImageData
 from common.errors import UserError
-from common.figures import Columns, Config, listed, number
+from common.pictures import Columns, Config, listed, number
 from finegan.conditions import Codes, groups, parse_attributes, parse_sentence, readable
 from finegan.discriminators import quadrants
 from finegan.edits import between, mask_between, replaced, spotlight, strongest, take

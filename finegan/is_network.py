@@ -22,8 +22,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from common.classifier import SIDES, Classifier, body_and_head, build, file_hash, read_weights
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.extractors import TORCHVISION_FILE, Extractor, find, resize_as_pillow
-from common.metrics import inception_score, to_uint8
+from common.metrics.extractors import TORCHVISION_FILE, Extractor, find, resize_as_pillow
+from common.metrics.functions import inception_score, to_uint8
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from common.control import ColourMatch
-from common.data.colours import NAMES
 from common.data.module import ImageData
+from common.data.procedural.colours import NAMES
 from common.data.records import Sample
-from common.metrics import ENOUGH, Features, inception_score, metric_key, r_precision, to_uint8
+from common.metrics.colour_match import ColourMatch
+from common.metrics.functions import ENOUGH, Features, inception_score, metric_key, r_precision, to_uint8
 from finegan.cleaning import Colours, load_features, told_of
 from finegan.denoise import read_cleaned
 from finegan.is_network import ISExtractor, filenames_hash, load_is_network
@@ -28,7 +28,7 @@ Numbers = dict[str, float | None]
 
 FEWEST = 20  # test conditions with an attribute, and without it, for its AUC to count
 GROUPS = 10  # of R-precision: AttnGAN
-# group of attributes -> part of the drawings that it names, as common/data/attributes.py paints them
+# group of attributes -> part of the drawings that it names, as common/data/procedural/attributes.py paints them
 PAINTED = {"wing": "wing", "belly": "belly", "crown": "crown", "back": "body", "upper tail": "tail"}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.data.module import ImageData
 from common.errors import UserError
-from common.figures import Config, first_of_classes, listed, number, read_photos
+from common.pictures import Config, first_of_classes, listed, number, read_photos
 from finegan.conditions import parse_attributes, parse_sentence, pick, readable
 from finegan.model import FineGAN
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from common.runs import append_result, atomic_write, environment
-from common.tasks import Door, load_data
+from common.tasks.fit import Door, load_data
+from common.tasks.runs import append_result, atomic_write, environment
 
 
 def count(cfg: dict[str, Any], door: Door, path: Path) -> None:

@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.control import FEWEST_PIXELS, ColourMatch, inner
-from common.data.colours import lab
-from common.data.fashion_names import view
 from common.data.module import ImageData
 from common.data.pose_pairs import csv_text
 from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_distance, pose_mask
+from common.data.procedural.colours import lab
+from common.data.readers.fashion_names import view
 from common.data.records import Sample
-from common.extractors import LPIPS, load_lpips
-from common.metrics import ENOUGH, Features, inception_score, l1, metric_key, ssim, to_uint8
+from common.metrics.colour_match import FEWEST_PIXELS, ColourMatch, inner
+from common.metrics.extractors import LPIPS, load_lpips
+from common.metrics.functions import ENOUGH, Features, inception_score, l1, metric_key, ssim, to_uint8
 from ggb.serving import PoseGAN
 
 Numbers = dict[str, float | None]

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.runs import append_result, atomic_write, environment
-from common.tasks import Door
+from common.tasks.fit import Door
+from common.tasks.runs import append_result, atomic_write, environment
 
 
 def tell(cfg: dict[str, Any], door: Door, path: Path) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.fashion_csv import read_joints
-from common.data.fashion_names import parse
 from common.data.module import ImageData
 from common.data.poses import FRAME, in_window, pose_distance
+from common.data.readers.fashion_csv import read_joints
+from common.data.readers.fashion_names import parse
 from common.errors import UserError
-from common.figures import Config, listed, number, read_photos
+from common.pictures import Config, listed, number, read_photos
 from ggb.serving import PoseGAN
 from ggb.skeletons import DRAWN, onto
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from common.data.poses import on_body
 from common.errors import UserError
-from common.evaluate import extractor_for, judged, needs_classifier
-from common.extractors import LPIPS, Extractor, extract, load_lpips
-from common.metrics import SEED
-from common.runs import append_result, atomic_write, environment
-from common.tasks import Door
+from common.metrics.evaluate import extractor_for, judged, needs_classifier
+from common.metrics.extractors import LPIPS, Extractor, extract, load_lpips
+from common.metrics.functions import SEED
+from common.tasks.fit import Door
+from common.tasks.runs import append_result, atomic_write, environment
 from ggb.measures import MARGIN, Numbers, compared, summary
 from ggb.strips import Result, batches, listed, loaded
 

@@ -18,7 +18,7 @@ from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule
-from common.metrics import ssim, to_uint8
+from common.metrics.functions import ssim, to_uint8
 from common.weights import check_export, check_fit, check_settings, on_cpu
 from ggb.exported import read_safetensors
 

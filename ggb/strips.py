@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.fashion_names import parse, view
 from common.data.poses import FRAME
+from common.data.readers.fashion_names import parse, view
 from common.data.store import UNREADABLE
 from common.errors import UserError
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.data.edit_pairs import other_class
 from common.data.module import ImageData
-from common.data.pairs import other_class
 from common.errors import UserError
-from common.figures import (
+from common.pictures import (
     Columns,
     Config,
     destination,
@@ -29,7 +29,7 @@ from common.figures import (
     to_picture,
     write,
 )
-from common.runs import short_hash
+from common.tasks.runs import short_hash
 from simgan.model import SIMGAN
 from simgan.networks import Generator
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from common.data.geometry import fit
 from common.data.module import ImageData
 from common.data.records import Sample
-from common.extractors import LPIPS, load_lpips
 from common.gan import paired_noise
-from common.metrics import Features, l1, psnr, r_precision, rmse, ssim, to_uint8
+from common.metrics.extractors import LPIPS, load_lpips
+from common.metrics.functions import Features, l1, psnr, r_precision, rmse, ssim, to_uint8
 from simgan.model import SIMGAN
 from simgan.vse import JointEmbedding, load_judge
 

@@ -21,12 +21,12 @@ from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from common.data.edit_pairs import Pairs, caption_counts
 from common.data.geometry import fit, upright
-from common.data.pairs import Pairs, caption_counts
-from common.data.plans import Draws, EpochPlan, PairPlan
 from common.data.pose_pairs import pairs_of
 from common.data.poses import flipped, in_window
 from common.data.records import Records, Sample
+from common.data.sampling import Draws, EpochPlan, PairPlan
 from common.data.store import ImageStore
 from common.errors import UserError
 

@@ -1,6 +1,6 @@
 """Pairs of photos of one person in the same clothes: the item-disjoint split and its pairs.
 
-Keys are those of common.data.fashion_names. What is drawn here depends on names alone, not on files or machines.
+Keys are those of readers/fashion_names.py. What is drawn here depends on names alone, not on files or machines.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.fashion_names import group, item
+from common.data.readers.fashion_names import group, item
 from common.data.records import Records
 from common.errors import UserError
 

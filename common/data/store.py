@@ -30,8 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.data.geometry import Box, fitted, framed, square_about, upright
 from common.data.poses import FRAME
 from common.data.records import MaskReader, Records
-from common.data.workers import end_with
 from common.errors import UserError
+from common.processes import end_with
 
 log = logging.getLogger(__name__)
 

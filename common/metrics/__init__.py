@@ -1,0 +1,1 @@
+"""Numbers: functions of features, the networks they look through, and the scoring of a model."""

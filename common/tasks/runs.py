@@ -1,0 +1,182 @@
+"""Run folders: where a run lives, what it was made from, how it stands, and the line it leaves in results.jsonl."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from common.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
+# what does not change the weights that come out, so that a run is found again when it is changed
+NOT_IDENTITY = {"data": ("workers", "store", "reads", "provides"), "trainer": ("max_epochs",)}
+NOT_MODEL = """text_encoder image_encoder damsm cleaned trunk_weights phi_cache cache fused grad_norm_every
+eval_bn""".split()
+
+
+def identity(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides the weights: model, loss, data, seed, batches an epoch.
+
+    The length of training is left out, so that a longer run goes on from a shorter one.
+    """
+    model = {k: v for k, v in cfg["model"].items() if k not in NOT_MODEL}
+    data = {k: v for k, v in cfg["data"].items() if k not in NOT_IDENTITY["data"]}
+    if data["source"] != "procedural":
+        data.pop("procedural", None)
+    needs = {k: cfg["model"].get(k) or v for k, v in cfg.get("needs", {}).items()}
+    return {
+        "model": model,
+        "loss": cfg.get("loss"),
+        "data": data,
+        "seed": cfg["seed"],
+        "limit_train_batches": cfg["trainer"]["limit_train_batches"],
+        "needs": needs,
+    }
+
+
+def short_hash(value: object) -> str:
+    """Eight hex digits of a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def run_name(cfg: dict[str, Any]) -> str:
+    """<name>-s<seed>-<hash8>; procedural data is in the name, so that nobody takes its numbers for real ones."""
+    name = cfg["name"] or cfg["chosen"].get("table") or cfg["chosen"].get("preset") or "full"
+    procedural = "-procedural" if cfg["data"]["source"] == "procedural" else ""
+    return f"{name}{procedural}-s{cfg['seed']}-{cfg['hash']}"
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all; a full disk or a folder without permission is a UserError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): free space or choose paths.runs=FOLDER"
+        ) from None
+
+
+class RunFolder:
+    """runs/<model>-<data>/<name>-<hash8>/ with config.yaml, env.json, status.json, checkpoints/, samples/, eval/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, cfg: dict[str, Any]) -> "RunFolder":
+        pair = f"{cfg['chosen']['model']}-{cfg['data']['name']}"
+        return cls(Path(cfg["paths"]["runs"]) / pair / run_name(cfg))
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def lock(self) -> FileLock:
+        """To be held while the run is trained; goes with the process. UserError where another one holds it."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            told = self.status()
+            raise UserError(
+                f"{self.path} is being trained by another process ({told.get('pid', '?')} on "
+                f"{told.get('host', 'this machine')}): wait for it, or choose name=NAME"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
+        return lock
+
+    def start(self, config_yaml: str) -> None:
+        for name in ("checkpoints", "samples", "eval"):
+            try:
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
+        atomic_write(self.path / "config.yaml", config_yaml)
+        atomic_write(self.path / "env.json", json.dumps(environment(), indent=1))
+
+    def status(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return {}
+
+    def say(self, state: str, **facts: Any) -> None:
+        """state: running | done | failed | interrupted. Facts of earlier calls stay."""
+        told = (
+            self.status() | facts | {"state": state, "updated": time.strftime("%Y-%m-%dT%H:%M:%S"), "pid": os.getpid()}
+        )
+        told["host"] = socket.gethostname()
+        if state != "failed":
+            told.pop("error", None)
+        atomic_write(self.path / "status.json", json.dumps(told, indent=1))
+
+    def resume_from(self, resume: str) -> Path | None:
+        """The checkpoint to go on from. resume: auto | never | a file."""
+        if resume not in ("auto", "never"):
+            path = Path(resume)
+            if not path.is_file():
+                raise UserError(f"resume={resume} is no file: give a .ckpt, or resume=auto to go on in {self.path}")
+            return path
+        if resume == "never" and self.last.exists():
+            raise UserError(f"{self.path} holds a run already: choose name=..., or resume=auto to go on with it")
+        return self.last if self.last.exists() else None
+
+
+def commit() -> str:
+    """The commit of the code, with + when it is changed; "unknown" outside a checkout."""
+    here = Path(__file__).parents[2]
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else "unknown"
+
+
+def environment() -> dict[str, Any]:
+    """Commit, command, versions and devices: what a number cannot be understood without."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    return {
+        "commit": commit(),
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "versions": versions,
+        "cpu_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def append_result(runs: Path, line: dict[str, Any]) -> None:
+    """One line of results.jsonl; a lock keeps two runs from mixing theirs."""
+    path = runs / "results.jsonl"
+    with FileLock(f"{path}.lock"), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def keep_log(folder: RunFolder) -> logging.Handler:
+    """Every log line also goes to log.txt of the run."""
+    handler = logging.FileHandler(folder.path / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    return handler

@@ -1,0 +1,287 @@
+"""Fit one model: the Lightning trainer with the callbacks that every run has."""
+
+import csv
+import errno
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from common.blocks import frozen_prefixes
+from common.data.module import ImageData
+from common.errors import UserError
+from common.pictures import FixedGrid
+from common.progress import WholeRun
+from common.tasks.runs import RunFolder
+
+log = logging.getLogger(__name__)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # banners and tips; errors still come through
+for known in (
+    "isinstance.treespec",  # inside Lightning, torch 2.15
+    ".*smaller than the logging interval",  # the last batch of an epoch is logged whatever the interval
+    ".*in eval mode at the start of training",  # frozen networks are, on purpose
+    ".*does not have many workers",  # the store needs none
+    "Checkpoint directory .* exists",  # a resumed run
+):
+    warnings.filterwarnings("ignore", message=f".*{known}")
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """A checkpoint is written beside its place and moved there, so that a kill or a full disk leaves the old one.
+
+    Lightning's own writer goes through the system's temporary folder, from which a move need not be atomic.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        place = Path(path)
+        part = place.with_name(f"{place.name}.part")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
+            part.replace(place)
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            if full or "inline_container" in str(error):  # what torch says when a write comes up short
+                raise UserError(
+                    f"{place} could not be written, the disk is full: the checkpoint before it is whole; free space "
+                    "and start the same command again"
+                ) from None
+            raise
+
+
+class SeedEachBatch(Callback):
+    """Random numbers as a function of (seed, epoch, batch, rank): a resumed run draws what the straight one drew.
+
+    Saved generator states would not do it, because the order of draws between them differs.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(hash(place) % 2**63)  # a hash of ints is the same in every process
+
+
+class Status(Callback):
+    """status.json after every epoch and at every end."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.began = folder, time.time()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            seconds = round(time.time() - self.began, 1)
+            epochs = trainer.current_epoch + 1
+            self.folder.say("running", epochs=epochs, max_epochs=trainer.max_epochs, seconds=seconds)
+
+    def on_exception(self, trainer: pl.Trainer, model: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.is_global_zero:
+            stopped = isinstance(exception, KeyboardInterrupt | SystemExit)  # the latter: SIGTERM, as of a cluster
+            facts = {} if stopped else {"error": f"{type(exception).__name__}: {exception}"}
+            self.folder.say("interrupted" if stopped else "failed", **facts)
+
+
+class GoOn(Callback):
+    """metrics.csv goes on from where the weights do. Done here, after a checkpoint that is refused would have been."""
+
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.forget_after(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+class Kept(ModelCheckpoint):
+    """Checkpoints that are never replaced. By its name Lightning tells its state from that of the last checkpoint."""
+
+
+class AppendingWriter(ExperimentWriter):
+    """Lightning's CSV writer deletes the file of an earlier start; this one goes on with it."""
+
+    def _check_log_dir_exists(self) -> None:
+        if self._fs.isfile(self.metrics_file_path):
+            with self._fs.open(self.metrics_file_path, "r", newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+
+class MetricsCSV(CSVLogger):
+    """metrics.csv in the run folder, kept over resumes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="")
+
+    @property
+    def log_dir(self) -> str:
+        return str(self._root_dir)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = AppendingWriter(log_dir=self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """config.yaml of the run folder says it all."""
+
+    def forget_after(self, step: int) -> None:
+        """Drops the rows past a step, and one cut short by a kill: their epoch is run again from its start."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values() and int(row["step"]) < step]
+            names = reader.fieldnames or []
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others only lose time by it."""
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not yet
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def one_of(name: str, options: Mapping[str, Any], known: Sequence[object]) -> None:
+    if options[name] not in known:
+        listed = ", ".join(str(value).lower() for value in known if value is not None)
+        raise UserError(f"trainer.{name}={options[name]} is not known: choose one of {listed}")
+
+
+def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, grid: bool) -> pl.Trainer:
+    """A Lightning trainer from conf/trainer, without loggers. grid: draw the fixed inputs every `grid_every` epochs."""
+    gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    one_of("accelerator", options, ("auto", "cpu", "gpu", "cuda"))
+    one_of("channels_last", options, ("auto", True, False))
+    one_of("compile", options, ("auto", False, None, "default", "reduce-overhead", "max-autotune"))
+    if options["accelerator"] in ("gpu", "cuda") and not gpu:
+        raise UserError("trainer.accelerator=gpu and no GPU is to be seen here: choose trainer=cpu, or see task=doctor")
+    precision = options["precision"]
+    if precision == "auto":
+        precision = "bf16-mixed" if gpu or native_bfloat16() else "32-true"
+    many = int(options["devices"]) * int(options["num_nodes"]) > 1
+    every, keep = int(options["checkpoint_every"]), int(options["keep_every"])
+    places = folder.path / "checkpoints"
+    callbacks: list[Callback] = [
+        GoOn(),
+        SeedEachBatch(seed),
+        Status(folder),
+        WholeRun(),
+        ModelCheckpoint(
+            places, filename="last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
+        ),
+        Kept(
+            places,
+            filename="e{epoch:04d}",
+            auto_insert_metric_name=False,
+            every_n_epochs=keep,
+            save_top_k=-1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if grid:
+        callbacks.insert(3, FixedGrid(folder.path / "samples", every=int(options["grid_every"])))
+    try:
+        return pl.Trainer(
+            accelerator="gpu" if gpu else "cpu",
+            devices=options["devices"],
+            num_nodes=options["num_nodes"],
+            strategy=options["strategy"],
+            precision=precision,
+            deterministic=options["deterministic"],
+            benchmark=not options["deterministic"],
+            sync_batchnorm=bool(options["sync_batchnorm"]) and many and gpu,  # torch has it for GPUs only
+            max_epochs=options["max_epochs"],
+            limit_train_batches=options["limit_train_batches"] or 1.0,
+            log_every_n_steps=options["log_every_n_steps"],
+            use_distributed_sampler=False,  # EpochPlan cuts the global batch by rank itself
+            plugins=[AtomicCheckpoints()],
+            callbacks=callbacks,
+            logger=False,
+            enable_model_summary=False,
+            default_root_dir=folder.path,
+            num_sanity_val_steps=0,
+        )
+    except (ValueError, MisconfigurationException) as error:  # precision, strategy, devices: only it knows which exist
+        raise UserError(f"Lightning takes no such trainer settings: {str(error).splitlines()[0]}") from None
+
+
+def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
+    """channels_last and in-place compile of a GAN's networks: faster, same numbers up to rounding.
+
+    The parts of a network are compiled, not the whole: a step calls the parts (the trunk once for two sentences).
+    """
+    gpu = options["accelerator"] != "cpu" and torch.cuda.is_available()
+    nets = [net for name, net in model.named_children() if name.startswith(("generator", "discriminator"))]
+    for net in [one for group in nets for one in (group if isinstance(group, torch.nn.ModuleList) else [group])]:
+        if options["channels_last"] is True or (options["channels_last"] == "auto" and gpu):
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        mode = options["compile"]
+        if mode not in (False, None) and (mode != "auto" or gpu):
+            for part in net.children():
+                part.compile(mode="default" if mode == "auto" else mode)  # in place, so that keys keep their names
+
+
+def epochs_of(checkpoint: Path, model: pl.LightningModule, most: int) -> int:
+    """Epochs behind a checkpoint that is to be gone on from.
+
+    UserError when it is damaged, of another model, of other sizes, or has more than `most` epochs behind it.
+    """
+    way_out = "give another with resume=FILE, or choose name=... for a new run"
+    try:
+        facts = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
+        done, theirs = int(facts["epoch"]) + 1, {key: value.shape for key, value in facts["state_dict"].items()}
+        kind = facts["suite"]["model"]
+    except Exception:  # the reader fails in a dozen ways on a damaged file
+        raise UserError(f"{checkpoint} is damaged or no checkpoint of a fit here: {way_out}") from None
+    if kind != type(model).__name__:
+        raise UserError(f"{checkpoint} is of {kind}, not of {type(model).__name__}: {way_out}")
+    frozen = frozen_prefixes(model)
+    mine = {key: value.shape for key, value in model.state_dict().items() if not (frozen and key.startswith(frozen))}
+    if mine and mine != theirs:  # some models are built only when the data is there
+        other = min(key for key in mine | theirs if mine.get(key) != theirs.get(key))
+        raise UserError(f"{checkpoint} was made with other model settings, which show in {other}: {way_out}")
+    if done > most:
+        raise UserError(f"{checkpoint} has {done} epochs behind it, more than trainer.max_epochs={most}: {way_out}")
+    return done
+
+
+def fit(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    data: ImageData,
+    folder: RunFolder,
+    options: Mapping[str, Any],
+    checkpoint: Path | None,
+) -> None:
+    """Trains to `max_epochs`, going on from a checkpoint where there is one."""
+    lay_out(model, options)
+    if trainer.is_global_zero:
+        folder.say("running", started=time.strftime("%Y-%m-%dT%H:%M:%S"), max_epochs=options["max_epochs"])
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning ends with 1 on Ctrl-C and with 0 on SIGTERM
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # data modules would give the scoring process its rank's share only

@@ -1,0 +1,73 @@
+"""Our step is GGB's as `ggb_step.PublicStep` writes it: the same losses and the same descent from the same weights."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.data.poses import pose_maps
+from ggb.model import GGB
+from tests.peers.ggb_step import PublicStep, joint_maps
+from tests.worlds.tiny_pairs import S, batch, fit, make
+
+SAME = 1e-4
+
+
+def ours(model: GGB, path: Path) -> dict[str, float]:
+    """The terms of one step in a Trainer."""
+    seen: dict[str, float] = {}
+    note = model.note
+
+    def noted(terms: Any, total: Tensor, side: str) -> None:
+        seen.update({f"{side}/{name}": term.item() for name, term in terms.items()})
+        note(terms, total, side)
+
+    model.note = noted  # type: ignore[method-assign]
+    fit(model, path, batches=[batch()])
+    return seen
+
+
+def apart(ours: dict[str, float], theirs: dict[str, float]) -> float:
+    assert ours.keys() == theirs.keys()
+    return max(abs(ours[name] - loss) / max(loss, 0.1) for name, loss in theirs.items())
+
+
+@pytest.mark.parametrize("levels", [[4, 5, 6], [6]])
+def test_losses_are_those_of_the_public_step(levels: list[int], tmp_path: Path) -> None:
+    model = make(levels=levels)
+    other = PublicStep(model, ready=True)
+    theirs = PublicStep(model)(batch())
+    assert other(batch(), *other.given(batch())) == theirs
+    assert len(theirs) == 8
+    assert apart(ours(model, tmp_path), theirs) < SAME
+
+
+def test_another_order_of_updates_is_found_out(tmp_path: Path) -> None:
+    """Without a new drawing between G's two updates: what is compared tells the difference."""
+    theirs = PublicStep(make())(batch())
+    assert apart(ours(make(g_update="stale"), tmp_path), theirs) > 10 * SAME
+
+
+def test_both_arrive_at_the_same_weights(tmp_path: Path) -> None:
+    """By plain descent: a first step of Adam moves by the rate also where rounding decides the gradient's sign."""
+    model, descent = make(), partial(torch.optim.SGD, lr=0.1)
+    other, before = PublicStep(model), [p.detach().clone() for p in model.parameters()]
+    other.opts_d = [descent(opt.param_groups[0]["params"]) for opt in other.opts_d]
+    other.opt_low, other.opt_g = (descent(opt.param_groups[0]["params"]) for opt in (other.opt_low, other.opt_g))
+    model.adam = lambda *sides: ([descent(side) for side in sides], [])  # type: ignore[method-assign, assignment]
+    ours(model, tmp_path)
+    other(batch())
+    nets = (other.generator, other.judge, *other.blocks)
+    theirs = [p for net in nets for p in net.parameters()]
+    assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    for (name, mine), p in zip(model.named_parameters(), theirs, strict=True):
+        torch.testing.assert_close(mine, p, rtol=0, atol=5e-6, msg=name)
+
+
+def test_pose_maps_are_those_drawn_joint_by_joint() -> None:
+    joints = batch(8)["target_joints"]
+    joints[0, :4] = torch.tensor([[0, 0], [S - 1, 0], [-1, -1], [3, -1]])
+    assert torch.equal(joint_maps(joints, S, 4.0), pose_maps(joints, S, radius=4.0))
