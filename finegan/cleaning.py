@@ -26,7 +26,7 @@ from common.data.module import ImageData
 from common.data.records import Records
 from common.errors import UserError
 from common.pictures import save, sheet
-from common.tasks.fit import Door, load_data
+from common.tasks.fit import load_data
 from common.tasks.runs import atomic_write
 from finegan.denoise import Cleaned, fit
 
@@ -42,7 +42,7 @@ THRESHOLD = """What this adds to an SVM of all labels is the threshold: on plant
 where wrong labels fall at random, and no better where they fall on look-alikes (`make bench`)."""
 
 
-def clean(cfg: Config, door: Door, path: Path) -> None:
+def clean(cfg: Config, path: Path) -> None:
     """Cleans a data set's attributes: path (.npz), and beside it the report (.md) and the sheets of Fig. 4 and 9."""
     job, data = cfg["prepare"], load_data(cfg)
     records = data.records
@@ -85,7 +85,7 @@ def check_shown(names: Sequence[str], records: Records) -> Sequence[str]:
     return names
 
 
-def clean_matrix(cfg: Config, door: Door, path: Path) -> None:
+def clean_matrix(cfg: Config, path: Path) -> None:
     """Cleans any binary labels by any features, given as .npy: path (.npz) and beside it the report (.md)."""
     job = cfg["prepare"]
     features, labels = (read_matrix(job, name) for name in ("features", "labels"))

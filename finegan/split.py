@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from common.tasks.fit import Door, load_data
+from common.tasks.fit import load_data
 from common.tasks.runs import append_result, atomic_write, environment
 
 
-def count(cfg: dict[str, Any], door: Door, path: Path) -> None:
+def count(cfg: dict[str, Any], path: Path) -> None:
     """Counts classes and images of both splits, beside the published numbers; a line of results.jsonl, and a CSV."""
     records = load_data(cfg).records
     numbers: dict[str, int] = {}

@@ -24,7 +24,7 @@ from common.data.readers.fashion_names import flat
 from common.data.records import Records
 from common.data.store import UNREADABLE, unreadable
 from common.errors import UserError
-from common.tasks.fit import Door, load_data
+from common.tasks.fit import load_data
 from common.weights import read_state
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ ENDINGS = (".jpg", ".jpeg", ".png")
 TOLD_EVERY = 1000  # photos between two lines of the log
 
 
-def estimate(cfg: Config, door: Door, path: Path) -> None:
+def estimate(cfg: Config, path: Path) -> None:
     """Key points of a data set's photos, or of a folder's: path (.csv), and beside it how they were made (.json).
 
     Where the data set has none they are put among its files too, for its reader to find.

@@ -16,13 +16,13 @@ from common.data.module import ImageData
 from common.data.poses import FRAME, pose_maps
 from common.errors import UserError
 from common.pictures import save, sheet
-from common.tasks.fit import Door, load_data
+from common.tasks.fit import load_data
 
 log = logging.getLogger(__name__)
 COLUMNS = 4
 
 
-def draw(cfg: dict[str, Any], door: Door, path: Path) -> None:
+def draw(cfg: dict[str, Any], path: Path) -> None:
     """A sheet of photos with their skeletons: path (.png), and beside it which they are (.json)."""
     data, wanted = load_data(cfg), cfg["prepare"]["photos"]
     rows = chosen(data, wanted)

@@ -4,11 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.tasks.fit import Door
 from common.tasks.runs import append_result, atomic_write, environment
 
 
-def tell(cfg: dict[str, Any], door: Door, path: Path) -> None:
+def tell(cfg: dict[str, Any], path: Path) -> None:
     """A line of results.jsonl for each method of conf/prepare/reported.yaml, without numbers of ours, and a CSV."""
     table = ["method,ssim,inception_score,protocol"]
     for name, told in cfg["prepare"]["methods"].items():

@@ -20,7 +20,6 @@ from common.errors import UserError
 from common.metrics.evaluate import extractor_for, judged, needs_classifier
 from common.metrics.extractors import LPIPS, Extractor, extract, load_lpips
 from common.metrics.functions import SEED
-from common.tasks.fit import Door
 from common.tasks.runs import append_result, atomic_write, environment
 from ggb.measures import MARGIN, Numbers, compared, summary
 from ggb.strips import Result, batches, listed, loaded
@@ -31,7 +30,7 @@ LPIPS_SIDE = 64  # pixels, at least
 FEWEST = 4  # images: two subsets of two, for KID
 
 
-def tell(cfg: dict[str, Any], door: Door, path: Path) -> None:
+def tell(cfg: dict[str, Any], path: Path) -> None:
     """Numbers of a folder of images: JSON at `path`, a line of results.jsonl as row ggb_t1_<method>, a table."""
     job, method = cfg["prepare"], str(cfg["prepare"]["method"])
     if not re.fullmatch(r"[\w.-]+", method):

@@ -5,7 +5,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import yaml
 from filelock import FileLock
 from pytorch_lightning import LightningModule, seed_everything
 
+from common.command import composed_need
 from common.config import build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError
+from common.loggers import finish_loggers, loggers_for
 from common.tasks.runs import RunFolder, append_result, environment, identity, keep_log, short_hash
 from common.tasks.trainer import MetricsCSV, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
@@ -25,16 +26,7 @@ log = logging.getLogger(__name__)
 Config = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Door:
-    """What only run.py can do: compose another configuration and make the loggers that are not Lightning's own."""
-
-    compose_need: Callable[[Config, list[str]], Config]
-    loggers: Callable[[Config, Path], list[Any]]
-    finish_loggers: Callable[[int], None]
-
-
-def run(cfg: Config, door: Door, *, sweeping: bool = False) -> None:
+def run(cfg: Config, *, sweeping: bool = False) -> None:
     """Runs cfg["task"]. In a sweep a fit that is done already is skipped."""
     cfg["hash"] = short_hash(identity(cfg))  # before needed files are filled in
     if sweeping and cfg["task"] == "fit":
@@ -42,7 +34,7 @@ def run(cfg: Config, door: Door, *, sweeping: bool = False) -> None:
         if told.get("state") == "done" and told.get("epochs", 0) >= cfg["trainer"]["max_epochs"]:
             log.info("done already, skipped: %s", RunFolder.of(cfg).path)
             return
-    TASKS[cfg["task"]](cfg, door)
+    TASKS[cfg["task"]](cfg)
 
 
 # ---- data, models and what they need
@@ -82,25 +74,25 @@ def drawn(cfg: Config) -> Path:
     return root
 
 
-def supply(cfg: Config, door: Door, *, networks: bool = True) -> None:
+def supply(cfg: Config, *, networks: bool = True) -> None:
     """Fills in the files of the networks and jobs that the model needs, making those that are absent.
 
     networks=False: of jobs alone.
     """
     for key, need in needed(cfg).items():
         if cfg["model"].get(key) is None and (networks or "prepare" in need):
-            cfg["model"][key] = str(obtain(need, cfg["words"], door))
+            cfg["model"][key] = str(obtain(need, cfg["words"]))
 
 
-def obtain(need: Config, asked: list[str], door: Door) -> Path:
+def obtain(need: Config, asked: list[str]) -> Path:
     """The artifact of a needed network or job; made now when it is absent, once even if two runs ask at a time."""
     if need.get("unless_weights"):
         weights = Path(torch.hub.get_dir()) / "checkpoints" / need["unless_weights"]
         if weights.is_file():
             return weights
-    cfg = door.compose_need(need, asked)
+    cfg = composed_need(need, asked)
     if "prepare" in need:
-        return prepared(cfg, door)
+        return prepared(cfg)
     cfg["hash"] = short_hash(identity(cfg))
     digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"]])
     path = Path(cfg["paths"]["artifacts"]) / f"{need['model']}-{cfg['data']['name']}-{digest}.pt"
@@ -110,12 +102,12 @@ def obtain(need: Config, asked: list[str], door: Door) -> Path:
     with FileLock(f"{path}.lock"):
         if not path.is_file():
             log.info("model=%s is needed first and %s is absent: training it now", need["model"], path)
-            model, _, _ = train_one(cfg, door)
+            model, _, _ = train_one(cfg)
             export(model, path)
     return path
 
 
-def prepared(cfg: Config, door: Door) -> Path:
+def prepared(cfg: Config) -> Path:
     """What a one-off job of conf/prepare makes; made now when it is absent."""
     job = cfg["prepare"]
     digest = short_hash([identity(cfg)["data"], job])  # before needed files are filled in
@@ -127,8 +119,8 @@ def prepared(cfg: Config, door: Door) -> Path:
             log.info("prepare=%s: making %s", cfg["chosen"]["prepare"], path)
             for key, need in job.get("needs", {}).items():
                 if job.get(key) is None:
-                    job[key] = str(obtain(need, cfg["words"], door))
-            locate(job["_target_"])(cfg, door, path)
+                    job[key] = str(obtain(need, cfg["words"]))
+            locate(job["_target_"])(cfg, path)
     return path
 
 
@@ -139,14 +131,14 @@ def export(model: LightningModule, path: Path) -> None:
     part.replace(path)
 
 
-def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunFolder]:
+def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
     """Trains the model of a configuration in its run folder, and what it needs first."""
     folder = RunFolder.of(cfg)
     checkpoint = folder.resume_from(cfg["resume"])  # refused, like what follows, before anything is written
     data = load_data(cfg)
     for note in data.records.notes:  # reading the records says at once what is absent
         log.info("%s", note)
-    supply(cfg, door)
+    supply(cfg)
     seed_everything(cfg["seed"], verbose=False)
     model = build(cfg["model"])
     done = 0 if checkpoint is None else epochs_of(checkpoint, model, cfg["trainer"]["max_epochs"])
@@ -157,11 +149,11 @@ def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunF
     try:
         if checkpoint is not None:
             log.info("going on from %s: %d epochs done", checkpoint, done)
-        trainer.loggers = [MetricsCSV(folder.path), *door.loggers(cfg, folder.path)]
+        trainer.loggers = [MetricsCSV(folder.path), *loggers_for(cfg, folder.path)]
         train(trainer, model, data, folder, cfg["trainer"], checkpoint)
         code = 0
     finally:
-        door.finish_loggers(code)
+        finish_loggers(code)
         logging.getLogger().removeHandler(handler)
         if lock is not None:
             lock.release()
@@ -174,12 +166,12 @@ def train_one(cfg: Config, door: Door) -> tuple[LightningModule, ImageData, RunF
 # ---- fit and evaluate
 
 
-def fit(cfg: Config, door: Door) -> None:
+def fit(cfg: Config) -> None:
     began = time.time()
-    model, data, folder = train_one(cfg, door)
+    model, data, folder = train_one(cfg)
     export(model, exported(cfg, folder))
     if cfg["evaluate"] and cfg.get("measures"):
-        score(cfg, door, model, data, folder)
+        score(cfg, model, data, folder)
     folder.say("done", seconds_total=round(time.time() - began, 1))
     print(f"pictures  {folder.path / 'samples'}\nnumbers   {folder.path / 'eval'}\nrun       {folder.path}")
 
@@ -189,14 +181,14 @@ def exported(cfg: Config, folder: RunFolder) -> Path:
     return folder.path / f"{cfg['chosen']['model']}_{cfg['data']['name']}.pt"
 
 
-def evaluate(cfg: Config, door: Door) -> None:
+def evaluate(cfg: Config) -> None:
     if not cfg.get("measures"):
         raise UserError(f"model={cfg['chosen']['model']} is scored while it is trained: use task=fit")
-    model, data, folder = trained(cfg, door)
-    score(cfg, door, model, data, folder)
+    model, data, folder = trained(cfg)
+    score(cfg, model, data, folder)
 
 
-def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
+def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
     """The model of a run, a checkpoint or an exported file, with its text table, ready to serve."""
     folder = RunFolder.of(cfg)
     own = exported(cfg, folder)
@@ -209,7 +201,7 @@ def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
     # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
     whole = path.suffix in (".pt", ".pth", ".safetensors", ".npz") or path.is_dir()
     if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
-        supply(cfg, door, networks=not whole)
+        supply(cfg, networks=not whole)
     cfg["checkpoint"] = str(path)  # pictures say what drew them
     data = load_data(cfg)
     model = build(cfg["model"])
@@ -219,7 +211,7 @@ def trained(cfg: Config, door: Door) -> tuple[Any, ImageData, RunFolder]:
     return model.to(device).eval(), data, folder
 
 
-def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolder) -> None:
+def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
     """Evaluates, prints the numbers, writes eval/<protocol>.json and appends the line of results.jsonl."""
     from common.metrics.evaluate import evaluate as measure
     from common.metrics.evaluate import needs_classifier
@@ -228,7 +220,7 @@ def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolde
     files = {}
     for name, need in cfg.get("needs_to_score", {}).items():
         wanted = needs_classifier(options) if name == "classifier" else options.get(name, True)
-        files[name] = str(obtain(need, cfg["words"], door)) if wanted and need else None
+        files[name] = str(obtain(need, cfg["words"])) if wanted and need else None
     numbers, protocol, cost = measure(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
     line = {
         "row": cfg["chosen"].get("table") or cfg["chosen"]["model"],
@@ -260,19 +252,19 @@ def score(cfg: Config, door: Door, model: Any, data: ImageData, folder: RunFolde
 # ---- pictures
 
 
-def sample(cfg: Config, door: Door) -> None:
-    model, data, folder = trained(cfg, door)
+def sample(cfg: Config) -> None:
+    model, data, folder = trained(cfg)
     path = locate(f"{cfg['pictures']}.sample")(cfg, model, data, folder.path / "samples")
     print(f"picture   {path}")
 
 
-def figure(cfg: Config, door: Door) -> None:
-    model, data, folder = trained(cfg, door)
+def figure(cfg: Config) -> None:
+    model, data, folder = trained(cfg)
     path = locate(f"{cfg['pictures']}.figure")(cfg, model, data, folder.path / "figures")
     print(f"picture   {path}")
 
 
-def export_as(cfg: Config, door: Door) -> None:
+def export_as(cfg: Config) -> None:
     """task=export: the suite's one file, or a layout that the model's configuration lists."""
     layouts = cfg.get("layouts", {})
     if cfg["layout"] != "suite" and cfg["layout"] not in layouts:
@@ -283,7 +275,7 @@ def export_as(cfg: Config, door: Door) -> None:
     folder = RunFolder.of(cfg)
     if not cfg["checkpoint"] and folder.last.is_file():
         cfg["checkpoint"] = str(folder.last)  # which has discriminators that are trained
-    model, _, folder = trained(cfg, door)
+    model, _, folder = trained(cfg)
     path = Path(cfg["output"]).expanduser() if cfg["output"] else folder.path / "export"
     if cfg["layout"] == "suite":
         path = path if cfg["output"] else exported(cfg, folder)
@@ -297,7 +289,7 @@ def export_as(cfg: Config, door: Door) -> None:
 # ---- what would be built, what is here
 
 
-def describe(cfg: Config, door: Door) -> None:
+def describe(cfg: Config) -> None:
     from common.tasks.describe import describe as told
 
     facts = told(cfg)
@@ -305,11 +297,11 @@ def describe(cfg: Config, door: Door) -> None:
     print(json.dumps(facts, indent=1) if cfg["format"] == "json" else text)
 
 
-def prepare(cfg: Config, door: Door) -> None:
+def prepare(cfg: Config) -> None:
     from common.data.readers.archives import prepare as fetch
 
     if cfg.get("prepare"):
-        print(f"ready: {prepared(cfg, door)}")
+        print(f"ready: {prepared(cfg)}")
         return
     spec = cfg["data"]
     if spec["source"] == "real" and "root" not in spec:  # a user's own folder and drawn data come from nowhere else
@@ -320,7 +312,7 @@ def prepare(cfg: Config, door: Door) -> None:
     print(f"ready: {len(data.records)} of {data.records.expected} images of {data.records.name}")
 
 
-def report(cfg: Config, door: Door) -> None:
+def report(cfg: Config) -> None:
     from common.tasks.report import report as told
 
     runs = Path(cfg["paths"]["runs"])
@@ -329,7 +321,7 @@ def report(cfg: Config, door: Door) -> None:
     print(f"report    {folder / 'report.md'} (.tex, .csv, .html)")
 
 
-TASKS: dict[str, Callable[[Config, Door], None]] = {
+TASKS: dict[str, Callable[[Config], None]] = {
     "fit": fit,
     "evaluate": evaluate,
     "sample": sample,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.types import Glob
 
-import run
+from common import command
 from common.errors import UserError
 from common.tasks.describe import describe
 from common.tasks.runs import identity, short_hash
@@ -22,7 +22,7 @@ from common.tasks.runs import identity, short_hash
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAPERS = sorted(init.parent.name for init in ROOT.glob("*/__init__.py") if init.parent.name not in ("common", "tests"))
-ROWS = run.choices("table")
+ROWS = command.choices("table")
 SUBMITIT = any(found.name == "hydra-submitit-launcher" for found in distributions())
 
 
@@ -43,21 +43,21 @@ def commands(text: str) -> list[str]:
     return [found.strip() for found in re.findall(r"python run\.py([^`\n]*)", text.replace("\\\n", " "))]
 
 
-def jobs(command: str) -> Iterator[list[str]]:
+def jobs(line: str) -> Iterator[list[str]]:
     """The overrides of each job: one, or with -m every combination of a sweep."""
-    words = [run.spoken(word) for word in shlex.split(command, comments=True)]
+    words = [command.spoken(word) for word in shlex.split(line, comments=True)]
     overrides = [word for word in words if not word.startswith("-")]
     if not SUBMITIT:  # the launchers compose only with their package, an optional one
-        assert all(word[9:] in run.choices("launcher") for word in overrides if word.startswith("launcher="))
+        assert all(word[9:] in command.choices("launcher") for word in overrides if word.startswith("launcher="))
         overrides = [word for word in overrides if not word.startswith("launcher=")]
-    run.check_words(overrides, sweeping="-m" in words)
+    command.check_words(overrides, sweeping="-m" in words)
     if "-m" not in words:
         yield overrides
         return
     choices = []
-    for override in run.parsed(overrides):
+    for override in command.parsed(overrides):
         key, value = override.key_or_group, override.value()
-        values = value.filter(run.choices(key)) if isinstance(value, Glob) else run.values_of(override)
+        values = value.filter(command.choices(key)) if isinstance(value, Glob) else command.values_of(override)
         assert values, f"{override.input_line} chooses nothing"
         choices.append(
             [f"{key}={value}" for value in values] if override.is_sweep_override() else [override.input_line]
@@ -66,14 +66,14 @@ def jobs(command: str) -> Iterator[list[str]]:
 
 
 def compose(words: list[str]) -> dict[str, Any]:
-    values = run.plain(run.composed(*words), words)
-    run.check_pair(values)
+    values = command.plain(command.composed(*words), words)
+    command.check_pair(values)
     return values
 
 
 @pytest.mark.parametrize("path", DOCS, ids=name)
 def test_every_command_composes(path: Path) -> None:
-    found = {job_of(words): words for command in commands(read(path)) for words in jobs(command)}
+    found = {job_of(words): words for line in commands(read(path)) for words in jobs(line)}
     for words in found.values():
         compose(words)
 
@@ -109,8 +109,8 @@ def defined(path: Path) -> set[str]:
 
 
 def configured() -> set[str]:
-    words = [f"{group}={name}" for group in ("model", "data") for name in run.choices(group)]  # they add keys apart
-    return {key for word in words for key in run.keys_of(run.composed(word).cfg)}
+    words = [f"{group}={name}" for group in ("model", "data") for name in command.choices(group)]  # they add keys apart
+    return {key for word in words for key in command.keys_of(command.composed(word).cfg)}
 
 
 @pytest.mark.parametrize("path", DOCS, ids=name)

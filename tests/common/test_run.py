@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-import run
+from common import command, loggers
 from tests.worlds.tiny import call, make_world, only_run, start, words
 
 TERMS = ["d/real", "d/mismatch", "d/fake", "g/adversarial", "g/cycle", "g/conditioning"]
@@ -52,20 +52,21 @@ def of_children() -> float:
 
 
 def test_models_of_people_come_with_deepfashion() -> None:
-    plain = {model: run.composed(f"model={model}").chosen["data"] for model in ("simgan", "ggb", "unet", "pg2")}
+    plain = {model: command.composed(f"model={model}").chosen["data"] for model in ("simgan", "ggb", "unet", "pg2")}
     assert plain == {"simgan": "cub", "ggb": "deepfashion", "unet": "deepfashion", "pg2": "deepfashion"}
-    asked = run.composed("data=folder", "data.root=x", "model=ggb", "preset=toy")
+    asked = command.composed("data=folder", "data.root=x", "model=ggb", "preset=toy")
     assert asked.chosen["data"] == "folder"
     assert (
-        run.composed("model=ggb", "preset=toy").cfg == run.composed("model=ggb", "data=deepfashion", "preset=toy").cfg
+        command.composed("model=ggb", "preset=toy").cfg
+        == command.composed("model=ggb", "data=deepfashion", "preset=toy").cfg
     )
 
 
 def test_a_needed_network_sees_the_data_of_its_asker() -> None:
     """The same files, split and photos, but its own size and recipe."""
     asked = ["model=ggb", "data=deepfashion", "data.split=inshop", "data.highres=squeeze", "data.image_size=128"]
-    cfg = run.compose_need({"model": "classifier"}, asked)
-    own = run.composed("model=classifier", "data=deepfashion").cfg.data.image_size
+    cfg = command.composed_need({"model": "classifier"}, asked)
+    own = command.composed("model=classifier", "data=deepfashion").cfg.data.image_size
     data = cfg["data"]
     assert (data["split"], data["highres"], data["image_size"]) == ("inshop", "squeeze", own)
     assert (cfg["chosen"]["model"], cfg["chosen"]["data"]) == ("classifier", "deepfashion")
@@ -232,7 +233,7 @@ def test_wandb_without_a_key_stays_offline_and_goes_on_in_its_run(
 def test_wandb_is_left_alone_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = {"logger": {"wandb": "auto", "tensorboard": False, "project": "p"}}
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
-    assert run.loggers(cfg, tmp_path) == []
+    assert loggers.loggers_for(cfg, tmp_path) == []
 
 
 # ---- refusals: exit code 2, one sentence, nothing touched
