@@ -59,7 +59,7 @@ class Records:
     pose_pairs: dict[str, np.ndarray] = field(default_factory=dict)  # "train", "val", "test": P,2 rows: source, target
     framing: str = ""  # how each photo is made 256x256 before all else, one of geometry.FRAMINGS; "" = it is as it is
     mirrored: bool = False  # each training pair is seen twice an epoch: as it is, and with both photos mirrored
-    procedural: bool = False  # drawn by common/data/procedural/writing.py
+    procedural: bool = False  # drawn by common/data/procedural
     expected: int = 0  # how many images the complete dataset has
     notes: tuple[str, ...] = field(default=())  # one sentence for each thing that was absent or skipped
 

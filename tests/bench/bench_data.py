@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from common.data.module import ImageData, Reader
-from common.data.procedural.writing import write_birds
+from common.data.procedural.write_cub import write_birds
 from common.data.readers.cub import CUB
 from tests.bench.timing import Row, alternate, now
 

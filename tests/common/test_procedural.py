@@ -14,7 +14,9 @@ from scipy.io import loadmat
 from common.data.geometry import fit
 from common.data.procedural import attributes, birds, flowers
 from common.data.procedural.colours import ANCHORS, ANCHORS_LAB, NAMES, nearest
-from common.data.procedural.writing import pairs_of_colours, write_birds, write_flowers
+from common.data.procedural.write_cub import write_birds
+from common.data.procedural.write_oxford102 import write_flowers
+from common.data.procedural.writing import pairs_of_colours
 from common.data.readers.cub import CUB
 from common.data.readers.oxford102 import Oxford102
 from common.data.records import Records

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from common.classifier import IMAGENET, build
-from common.data.procedural.writing import write_birds
+from common.data.procedural.write_cub import write_birds
 from common.tasks.fit import load_data
 from finegan.cleaning import (
     Colours,

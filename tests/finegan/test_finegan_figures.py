@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.blocks import Frozen
 from common.data.module import ImageData
-from common.data.procedural.writing import write_birds
+from common.data.procedural.write_cub import write_birds
 from common.data.readers.cub import CUB
 from common.pictures import sheet
 from finegan import drawings, figures, scenes

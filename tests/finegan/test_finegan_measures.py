@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from common.classifier import Classifier, load_classifier
 from common.data.edit_pairs import Pairs
 from common.data.module import ImageData
-from common.data.procedural.writing import write_birds
+from common.data.procedural.write_cub import write_birds
 from common.data.readers.cub import CUB
 from common.metrics.colour_match import named_colours
 from common.metrics.evaluate import passes

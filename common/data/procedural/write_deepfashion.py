@@ -7,7 +7,6 @@ deepfashion/fasion-pairs-{train,test}.csv      item-disjoint pairs; a twentieth 
 procedural.json, truth/truth.json, truth/parts/<key>.png as in common/data/procedural/writing.py
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,19 @@ import numpy as np
 from common.data.pose_pairs import Pair, drawn_pairs, held_items
 from common.data.poses import FRAME
 from common.data.procedural import people, person_shapes
-from common.data.procedural.colours import ANCHORS
 from common.data.procedural.people import CUTS, PARTS, VIEWS, Person, Pose
-from common.data.procedural.writing import DRAWING, JPEG, SPECIES, SPLIT, drawn, oversample, run, save, shared_out
+from common.data.procedural.writing import (
+    DRAWING,
+    JPEG,
+    SPECIES,
+    SPLIT,
+    drawn,
+    oversample,
+    run,
+    save,
+    shared_out,
+    write_truth,
+)
 from common.data.readers.fashion_csv import write_joints
 from common.data.readers.fashion_names import flat, item
 from common.errors import UserError
@@ -80,9 +89,7 @@ def _write_people(place: Path, images: int, identities: int, side: int, seed: in
     (home / "Eval/list_eval_partition.txt").write_text(
         f"{len(rows)}\nimage_name item_id evaluation_status\n{''.join(rows)}"
     )
-    colours = {task.key: task.person.colours for task in tasks}
-    truth = {"parts": list(PARTS), "anchors": ANCHORS, "images": colours}
-    (place / "truth/truth.json").write_text(json.dumps(truth, indent=0) + "\n")
+    write_truth(place, PARTS, {task.key: task.person.colours for task in tasks})
 
 
 def _pairs_text(pairs: list[Pair]) -> str:
