@@ -2,7 +2,13 @@
 
 from typing import Any, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+def upcast(x: Tensor) -> Tensor:
+    """float32 of float16, bfloat16 and whole numbers, for sums that need its bits; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def initialise(module: nn.Module) -> None:

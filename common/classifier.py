@@ -17,7 +17,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from common.blocks import Frozen
+from common.blocks import Frozen, upcast
 from common.data.records import Sample
 from common.errors import UserError
 
@@ -153,9 +153,9 @@ class ImageClassifier(Frozen):
         self.width = body_and_head(net)[1].in_features
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images B,3,*,* in [-1, 1] of any size -> penultimate features B,F and logits B,K, float32."""
+        """Images B,3,*,* in [-1, 1] of any size -> penultimate features B,F and logits B,K, in float32 at least."""
         with torch.autocast(images.device.type, enabled=False):
-            x = prepare(images.float(), self.info["image_size"], self.info["mean"], self.info["std"])
+            x = prepare(upcast(images), self.info["image_size"], self.info["mean"], self.info["std"])
             body, head = body_and_head(self.net)
             penultimate = body(x)
             return penultimate, head(penultimate)

@@ -10,7 +10,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common.blocks import frozen_prefixes
+from common.blocks import frozen_prefixes, upcast
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.losses import require_terms, weighted
@@ -157,7 +157,7 @@ class GANModule(LightningModule):
                 seen[name] = seen[name] + term.detach() if name in seen else term.detach()
         require_terms(seen, weights)
         if through:
-            costs = [(x.float() * leaf.grad).sum() for x, leaf in through if leaf.grad is not None]
+            costs = [(upcast(x) * leaf.grad).sum() for x, leaf in through if leaf.grad is not None]
             self.manual_backward(torch.stack(costs).sum())
         if last:
             self.move(opt, side)
@@ -186,7 +186,7 @@ class GANModule(LightningModule):
         moving = [p for p in parameters if p.requires_grad]
         for name, term in terms.items():
             grads = torch.autograd.grad(term, moving, retain_graph=True, allow_unused=True)
-            squares = [g.float().square().sum() for g in grads if g is not None]
+            squares = [upcast(g).square().sum() for g in grads if g is not None]
             self.pending[f"train/{side}/grad_norm_{name}"] = torch.stack(squares).sum().sqrt()
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:

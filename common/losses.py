@@ -5,12 +5,15 @@ from collections.abc import Callable, Collection, Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.blocks import upcast
+
 Cost = Callable[[Tensor], Tensor]
 
-# name -> (cost of calling these logits real, cost of calling them fake); means over the batch, in float32
+
+# name -> (cost of calling these logits real, cost of calling them fake); means over the batch, in float32 or more
 ADVERSARIAL: dict[str, tuple[Cost, Cost]] = {
-    "lsgan": (lambda d: (d.float() - 1).square().mean(), lambda d: d.float().square().mean()),
-    "bce": (lambda d: F.softplus(-d.float()).mean(), lambda d: F.softplus(d.float()).mean()),
+    "lsgan": (lambda d: (upcast(d) - 1).square().mean(), lambda d: upcast(d).square().mean()),
+    "bce": (lambda d: F.softplus(-upcast(d)).mean(), lambda d: F.softplus(upcast(d)).mean()),
 }
 
 
@@ -19,7 +22,7 @@ def kl_log_std(mu: Tensor, log_std: Tensor, reduction: str = "mean") -> Tensor:
 
     "mean" averages over batch and dimensions (as SISGAN and StackGAN do); "sum" adds the dimensions up.
     """
-    mu, log_std = mu.float(), log_std.float()
+    mu, log_std = upcast(mu), upcast(log_std)
     terms = -log_std + 0.5 * ((2 * log_std).exp() + mu.square() - 1)
     return terms.mean() if reduction == "mean" else terms.sum(1).mean()
 

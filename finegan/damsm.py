@@ -17,7 +17,7 @@ import torchvision
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from common.blocks import Frozen
+from common.blocks import Frozen, upcast
 from common.classifier import file_hash, read_export, read_weights, recognise
 from common.data.records import Records, Sample
 from common.errors import UserError
@@ -282,7 +282,7 @@ class DAMSM(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             words, sent = self.text(ids.to(self.device), lengths)
         regions, code = self.image(batch["image"])
-        return damsm_loss(regions, code, words, sent, pad, batch["label"], **self.loss), code.float(), sent
+        return damsm_loss(regions, code, words, sent, pad, batch["label"], **self.loss), upcast(code), sent
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """A new Adam each epoch, as AG makes one; not where an epoch is gone on with after a stop."""

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from common.blocks import upcast
 from common.errors import UserError
 from finegan.networks import SLOPE, conv3x3, doublings, full_precision
 
@@ -43,7 +44,7 @@ class Logits(nn.Module):
             grid = sent.to(code.dtype)[:, :, None, None].expand(-1, -1, *code.shape[2:])
             code = self.jointConv(torch.cat([code, grid], 1))
         with full_precision(code):
-            return self.outlogits(code.float())
+            return self.outlogits(upcast(code))
 
 
 class Discriminator(nn.Module):

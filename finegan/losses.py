@@ -1,13 +1,15 @@
 """FineGAN's own terms as functions: KL, the mismatched condition, and DAMSM's match of image and condition (Sec. 3).
 
 B images, M conditions (as many and in the same order in a loss), L tokens, D width of the codes, R = h w regions. What
-the paper leaves open follows taoxugit/AttnGAN (AG losses.py, GlobalAttention.py). All in float32, also under autocast.
+the paper leaves open follows taoxugit/AttnGAN (AG losses.py, GlobalAttention.py). float32 at least, under autocast too.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from common.blocks import upcast
 
 GAMMAS = (4.0, 5.0, 10.0)  # gamma_1 to gamma_3 (AG bird.yml)
 LARGEST = 1 << 26  # values of B,M,L,R held at once; what is more goes in parts, computed again on the way back
@@ -17,7 +19,7 @@ EPS = 1e-8  # least product of norms under a cosine (AG cosine_similarity)
 
 def kl(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, exp(logvar)) || N(0, 1)) of B,c_dim statistics, the mean over batch and dimensions (AG KL_loss)."""
-    mu, logvar = mu.float(), logvar.float()
+    mu, logvar = upcast(mu), upcast(logvar)
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean()
 
 
@@ -69,7 +71,7 @@ def word_scores(
     regions: B,D,h,w, words: M,D,L, pad: M,L bool (True = padding).
     """
     with torch.autocast(regions.device.type, enabled=False):
-        flat, words = regions.float().flatten(2), words.float()
+        flat, words = upcast(regions).flatten(2), upcast(words)
         first, second, third = gammas
         most = max(1, LARGEST // (len(flat) * words.shape[2] * max(flat.shape[1:])))  # conditions at once
         found, order = [], []
@@ -119,7 +121,7 @@ def word_loss(
 def sentence_loss(code: Tensor, sent: Tensor, labels: Tensor, *, gamma: float = GAMMAS[2]) -> tuple[Tensor, Tensor]:
     """S0 and S1: the same with gamma_3 cos of the global codes of image and condition, B,D each (AG sent_loss)."""
     with torch.autocast(code.device.type, enabled=False):
-        code, sent = code.float(), sent.float()
+        code, sent = upcast(code), upcast(sent)
         norms = code.norm(dim=1)[:, None] * sent.norm(dim=1)
         return contrast(gamma * (code @ sent.T) / norms.clamp_min(EPS), labels)
 

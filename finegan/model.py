@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.blocks import upcast
 from common.data.records import Sample
 from common.errors import UserError
 from common.losses import ADVERSARIAL, Cost
@@ -199,7 +200,7 @@ class FineGAN(Painter):
             self.descend(opt_d, stages, self.loss["d"], "d", batch_idx)
         with self.toggled_optimizer(opt_g):
             ends = [*drawn.images, drawn.mu, drawn.logvar]
-            leaves = [end.detach().float().requires_grad_() for end in ends]
+            leaves = [upcast(end.detach()).requires_grad_() for end in ends]
             parts = self.g_terms(leaves, masks, codes, batch["label"])
             through = list(zip(ends, leaves, strict=True))
             self.descend(opt_g, parts, self.loss["g"], "g", batch_idx, through)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from common.blocks import upcast
 from common.errors import UserError
 
 SLOPE = 0.2  # LeakyReLU (AG model.py)
@@ -86,7 +87,7 @@ class ConditioningAugmentation(nn.Module):
         self.glu = nn.GLU(1)
 
     def forward(self, sent: Tensor) -> tuple[Tensor, Tensor]:
-        mu, logvar = self.glu(self.fc(sent)).float().chunk(2, 1)  # float32, so that noise is the same in any precision
+        mu, logvar = upcast(self.glu(self.fc(sent))).chunk(2, 1)  # float32, so that noise is the same in any precision
         return mu, logvar
 
 
@@ -135,9 +136,9 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor, words: Tensor, pad: Tensor) -> tuple[Tensor, Tensor]:
         """h: B,C,s,s, words: B,D,L, pad: B,L -> context B,C,s,s, attention B,L,s,s, which sums to 1 over L. Float32."""
-        keys = self.conv_context(words[..., None]).squeeze(3).float()  # B,C,L
+        keys = upcast(self.conv_context(words[..., None]).squeeze(3))  # B,C,L
         with full_precision(h):
-            queries = h.float().flatten(2).transpose(1, 2)  # B,Q,C
+            queries = upcast(h).flatten(2).transpose(1, 2)  # B,Q,C
             scores = torch.bmm(queries, keys).masked_fill(self.hidden(pad, queries.shape[1]), -torch.inf)
             attention = scores.softmax(2)  # B,Q,L
             context = torch.bmm(attention, keys.transpose(1, 2))  # B,Q,C
@@ -235,7 +236,7 @@ class ImageHead(nn.Module):
         self.img = nn.Sequential(conv3x3(channels, 3))
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.img(h).float().tanh()
+        return upcast(self.img(h)).tanh()
 
 
 class Drawn(NamedTuple):

@@ -3,13 +3,15 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.blocks import upcast
+
 
 def reconstruction(image: Tensor, target: Tensor) -> Tensor:
     """|y^n - x-hat^n|, Eq. 3, as a mean over batch, channels and pixels: B,3,s,s twice -> scalar.
 
     A mean, not a sum, because lambda_real = 0.02 is PG2's 1 / 50, whose L1 is a mean.
     """
-    return F.l1_loss(image.float(), target.float())
+    return F.l1_loss(upcast(image), upcast(target))
 
 
 def body_reconstruction(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -17,4 +19,4 @@ def body_reconstruction(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
     mask: B,1,S,S in {0, 1}, 1 on the body. A mean over all pixels, as in PG2's code, also where M is 0.
     """
-    return ((image.float() - target.float()).abs() * mask).mean()
+    return ((upcast(image) - upcast(target)).abs() * mask).mean()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.swa_utils import update_bn
 
+from common.blocks import upcast
 from common.data.module import ImageData
 from common.data.records import Records, Sample
 from common.errors import UserError
@@ -257,12 +258,12 @@ class SIMGAN(GANModule):
         costs = [self.real(net(fake, phi)) for net, fake, phi in sets]
         terms = {"adversarial": costs[0] if len(costs) == 1 else costs[0] + costs[1]}
         if self.loss["g"]["cycle"] is not None:
-            terms["cycle"] = F.l1_loss(back.float(), x)
+            terms["cycle"] = F.l1_loss(upcast(back), x)
         if self.loss["g"]["conditioning"] is not None:
             terms["conditioning"] = kl_log_std(mu, log_sigma, self.ca_reduction)
         if self.loss["g"]["identity"] is not None:
             with still_statistics(self.generator):
-                terms["identity"] = F.l1_loss(self.generator(x, own, mode="mean").float(), x)
+                terms["identity"] = F.l1_loss(upcast(self.generator(x, own, mode="mean")), x)
         return terms
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[StepLR]]:
@@ -306,7 +307,7 @@ class SIMGAN(GANModule):
         net.train(self.eval_bn == "batch")
         try:
             with still_statistics(net) if self.eval_bn == "batch" else nullcontext():
-                return use(net).float()
+                return upcast(use(net))
         finally:
             net.train(was_training)
 

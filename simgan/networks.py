@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.blocks import initialise
+from common.blocks import initialise, upcast
 from common.errors import UserError
 
 SLOPE = 0.2  # LeakyReLU (Sec. 3.1); the slope is not in the paper: SISGAN
@@ -138,7 +138,7 @@ class Generator(nn.Module):
 
     def condition(self, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> tuple[Tensor, Tensor, Tensor]:
         """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.3). phi: B,D."""
-        mu, log_sigma = (value.float() for value in self.augment(phi))  # so that noise is the same in any precision
+        mu, log_sigma = (upcast(value) for value in self.augment(phi))  # so that noise is the same in any precision
         if mode == "mean":
             return mu, mu, log_sigma
         if eps is None:

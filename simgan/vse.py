@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from common.blocks import Frozen
+from common.blocks import Frozen, upcast
 from common.classifier import ImageClassifier, file_hash, load_image_encoder, read_export
 from common.data.records import Records, Sample
 from common.errors import UserError
@@ -32,7 +32,7 @@ def ranking_loss(v: Tensor, u: Tensor, margin: float = 0.2, hardest: bool = Fals
     (1/B) sum_i sum_{j != i} max(0, margin - S_ii + S_ij) + max(0, margin - S_ii + S_ji), S_ij = cos(v_i, u_j); the mean
     over i as SIS (KIR sums). hardest: the worst j in each direction in place of the sum (VSE++).
     """
-    return ranking_cost(F.normalize(v.float(), dim=1) @ F.normalize(u.float(), dim=1).T, margin, hardest)
+    return ranking_cost(F.normalize(upcast(v), dim=1) @ F.normalize(upcast(u), dim=1).T, margin, hardest)
 
 
 def ranking_cost(s: Tensor, margin: float = 0.2, hardest: bool = False) -> Tensor:

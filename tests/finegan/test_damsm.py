@@ -1,5 +1,6 @@
 """The DAMSM encoders: Inception under AttnGAN's names, a fit on coloured squares, resume, and what a GAN is given."""
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -127,27 +128,30 @@ def classifier(state: dict[str, Tensor]) -> dict[str, Any]:
     return facts | {"image_size": 75, **IMAGENET, "accuracy": None, "data": "x", "state_dict": state}
 
 
+@pytest.mark.usefixtures("float64")
 def test_inception_sees_minus_one_to_one_whatever_its_weights_saw(
     inception: nn.Module, weights: Path, tmp_path: Path
 ) -> None:
     images = torch.rand(2, 3, 75, 75) * 2 - 1
-    state = {k: v for k, v in inception.state_dict().items() if not k.startswith("AuxLogits")}
+    net = copy.deepcopy(inception).double()
+    state = {k: v for k, v in net.state_dict().items() if not k.startswith("AuxLogits")}
     encoder = ImageEncoder(code_dim=2048, image_size=75)
     encoder.load_trunk(weights)
     with torch.no_grad():
-        expected = body(inception)(images).flatten(1)
+        expected = body(net)(images).flatten(1)
     assert (expected[0] - expected[1]).abs().max() > 0.1
-    torch.testing.assert_close(pooled(encoder, images), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(pooled(encoder, images), expected, atol=1e-10, rtol=1e-10)
     torch.save(classifier(state), tmp_path / "classifier.pt")
     encoder.load_trunk(tmp_path / "classifier.pt")
     with torch.no_grad():
-        served, _ = ImageClassifier(classifier(state), "0").features(images)
+        served, _ = ImageClassifier(classifier(state), "0").double().features(images)
     assert (served - expected).abs().max() > 0.1
-    torch.testing.assert_close(pooled(encoder, images), served, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(pooled(encoder, images), served, atol=1e-10, rtol=1e-10)
     torch.save(classifier(state) | {"arch": "vgg16"}, tmp_path / "vgg.pt")
     assert "holds vgg16, not the inception_v3" in refusal(lambda: encoder.load_trunk(tmp_path / "vgg.pt"))
 
 
+@pytest.mark.usefixtures("float64")
 def test_images_are_resized_for_inception(weights: Path) -> None:
     images = torch.rand(1, 3, 50, 60) * 2 - 1
     net = ImageEncoder(code_dim=2048, image_size=75)
@@ -156,7 +160,7 @@ def test_images_are_resized_for_inception(weights: Path) -> None:
     for net.legacy in (False, True):
         resized = F.interpolate(images, (75, 75), mode="bilinear", align_corners=net.legacy)
         found.append(pooled(net, images))
-        torch.testing.assert_close(found[-1], pooled(net, resized))
+        torch.testing.assert_close(found[-1], pooled(net, resized), atol=1e-10, rtol=1e-10)
     assert (found[0] - found[1]).abs().max() > 0.1
 
 

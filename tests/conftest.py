@@ -1,0 +1,14 @@
+"""What tests of several rooms ask for by name."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Networks, noise and images made in the test are float64, so that two computations agree to 1e-10 or are two."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
