@@ -5,7 +5,6 @@ B images, S side, F width of the penultimate layer (fc7 after ReLU for VGG and A
 
 import hashlib
 import logging
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from common.blocks import Frozen, upcast
 from common.data.records import Sample
 from common.errors import UserError
+from common.schedules import WarmCosine
 
 log = logging.getLogger(__name__)
 
@@ -315,15 +315,9 @@ class Classifier(LightningModule):
             optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         else:
             optimizer = torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
-        warm = min(self.warmup_epochs / max(1, self.trainer.max_epochs or 1), 0.5) * total
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / (warm + 1)
-            return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+        rate = WarmCosine(steps, epochs, self.warmup_epochs)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # ---- files

@@ -14,13 +14,14 @@ def locate(target: str) -> Any:
 
 
 def needed(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The entries of `needs` that a configuration's model asks for: `when: [setting, value]` makes one conditional."""
-    found = {}
-    for key, need in cfg.get("needs", {}).items():
-        setting, value = need.get("when", (None, None))
-        if setting is None or cfg["model"][setting] == value:
-            found[key] = need
-    return found
+    """The entries of `needs` that a configuration's model asks for."""
+    return {key: need for key, need in cfg.get("needs", {}).items() if applies(need, cfg)}
+
+
+def applies(rule: dict[str, Any], cfg: dict[str, Any]) -> bool:
+    """Whether a rule of a model's file holds: `when: [setting, value]` makes it conditional."""
+    setting, value = rule.get("when", (None, None))
+    return setting is None or cfg["model"][setting] == value
 
 
 def build(spec: dict[str, Any], **more: Any) -> Any:

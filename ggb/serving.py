@@ -19,6 +19,7 @@ from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule
 from common.metrics.functions import ssim, to_uint8
+from common.schedules import LinearDecay
 from common.weights import check_export, check_fit, check_settings, on_cpu
 from ggb.exported import read_safetensors
 
@@ -98,7 +99,7 @@ class PoseGAN(GANModule):
         return pose_maps(joints, self.image_size, kind=how["pose_map"], radius=radius, sigma=sigma)
 
     def adam(self, *sides: Sequence[torch.nn.Parameter]) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
-        """An Adam for each set of parameters. lr_decay=linear: the rate falls to 0 from half of the epochs on."""
+        """An Adam for each set of parameters, its rate constant or a `LinearDecay`."""
         betas = (float(self.betas[0]), float(self.betas[1]))
         optimizers: list[torch.optim.Optimizer] = []
         for side in sides:
@@ -106,8 +107,8 @@ class PoseGAN(GANModule):
             optimizers.append(torch.optim.Adam(moving, lr=self.lr, betas=betas, fused=self.fused))
         if self.lr_decay == "none":
             return optimizers, []
-        epochs = self.trainer.max_epochs or 1
-        return optimizers, [LambdaLR(opt, lambda epoch: min(1.0, 2 - 2 * epoch / epochs)) for opt in optimizers]
+        rate = LinearDecay(self.trainer.max_epochs or 1)
+        return optimizers, [LambdaLR(opt, rate) for opt in optimizers]
 
     # ---- serving
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from common.config import applies
 from common.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
@@ -28,13 +29,16 @@ eval_bn""".split()
 def identity(cfg: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides the weights: model, loss, data, seed, batches an epoch.
 
-    The length of training is left out, so that a longer run goes on from a shorter one.
+    The length of training is left out, so that a longer run goes on from a shorter one, unless the model's file has a
+    `horizon`: where the learning rate depends on the length, a longer run is another run.
     """
     model = {k: v for k, v in cfg["model"].items() if k not in NOT_MODEL}
     data = {k: v for k, v in cfg["data"].items() if k not in NOT_IDENTITY["data"]}
     if data["source"] != "procedural":
         data.pop("procedural", None)
     needs = {k: cfg["model"].get(k) or v for k, v in cfg.get("needs", {}).items()}
+    horizon = cfg.get("horizon")
+    length = {} if horizon is None or not applies(horizon, cfg) else {"max_epochs": cfg["trainer"]["max_epochs"]}
     return {
         "model": model,
         "loss": cfg.get("loss"),
@@ -42,6 +46,7 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
         "seed": cfg["seed"],
         "limit_train_batches": cfg["trainer"]["limit_train_batches"],
         "needs": needs,
+        **length,
     }
 
 

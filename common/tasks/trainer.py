@@ -242,13 +242,14 @@ def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
 def epochs_of(checkpoint: Path, model: pl.LightningModule, most: int) -> int:
     """Epochs behind a checkpoint that is to be gone on from.
 
-    UserError when it is damaged, of another model, of other sizes, or has more than `most` epochs behind it.
+    UserError when it is damaged, of another model, of other sizes, has more than `most` epochs behind it, or a learning
+    rate that was to end with another epoch.
     """
     way_out = "give another with resume=FILE, or choose name=... for a new run"
     try:
         facts = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         done, theirs = int(facts["epoch"]) + 1, {key: value.shape for key, value in facts["state_dict"].items()}
-        kind = facts["suite"]["model"]
+        kind, schedules = facts["suite"]["model"], facts["lr_schedulers"]
     except Exception:  # the reader fails in a dozen ways on a damaged file
         raise UserError(f"{checkpoint} is damaged or no checkpoint of a fit here: {way_out}") from None
     if kind != type(model).__name__:
@@ -260,6 +261,12 @@ def epochs_of(checkpoint: Path, model: pl.LightningModule, most: int) -> int:
         raise UserError(f"{checkpoint} was made with other model settings, which show in {other}: {way_out}")
     if done > most:
         raise UserError(f"{checkpoint} has {done} epochs behind it, more than trainer.max_epochs={most}: {way_out}")
+    lengths = {rate["epochs"] for schedule in schedules for rate in schedule.get("lr_lambdas", ()) if rate}
+    if lengths - {most}:
+        raise UserError(
+            f"{checkpoint} was trained with a learning rate that ends with trainer.max_epochs={max(lengths)}, not "
+            f"{most}: set that, or {way_out}"
+        )
     return done
 
 
