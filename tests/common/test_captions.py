@@ -8,8 +8,8 @@ import pytest
 
 from common.data.readers.captions import PLACES, read_sentences
 from common.data.readers.cub import CUB, TEST_CLASSES
+from common.data.readers.old_formats import read_pickle
 from common.data.readers.oxford102 import Oxford102
-from common.data.readers.pickles import read_pickle
 from tests.worlds.layouts import (
     make_cub,
     make_oxford102,

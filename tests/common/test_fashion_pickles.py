@@ -16,7 +16,7 @@ from common.data.readers.deepfashion import DeepFashion
 from common.data.readers.fashion_csv import write_joints
 from common.data.readers.fashion_names import flat, group
 from common.data.readers.fashion_pickles import PEAKS, PEOPLE
-from common.data.readers.pickles import read_pickle
+from common.data.readers.old_formats import read_pickle
 from tests.worlds.layouts import refusal
 
 VIEWS = ("1_front", "2_side", "3_back", "4_full")

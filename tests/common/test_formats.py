@@ -12,8 +12,7 @@ from PIL import Image
 
 from common.data.readers.cub import CUB
 from common.data.readers.masks import read_segmim, read_votes, segmim_foreground
-from common.data.readers.pickles import read_pickle
-from common.data.readers.torch7 import ALPHABET, decode_char, read_t7
+from common.data.readers.old_formats import ALPHABET, decode_char, read_pickle, read_t7
 from tests.worlds.layouts import (
     make_cub,
     refusal,

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common.data.readers.cub import TEST_CLASSES
-from common.data.readers.torch7 import ALPHABET, LONGEST
+from common.data.readers.old_formats import ALPHABET, LONGEST
 from common.errors import UserError
 
 FLOWER_TEST = frozenset({2, 5})  # a split of `make_oxford102` by class number

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.data.readers.pickles import read_pickle
+from common.data.readers.old_formats import decode_char, read_pickle, read_t7
 from common.data.readers.presence import Dataset
 from common.data.readers.splits import read_keys
-from common.data.readers.torch7 import decode_char, read_t7
 from common.data.records import Records
 from common.errors import UserError
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data.readers.pickles import read_pickle
+from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
 
 REMEDY = "take the split files of one distribution"

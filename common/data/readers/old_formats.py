@@ -1,18 +1,64 @@
-"""Torch7 `.t7` files in pure Python: tensors, tables, strings and numbers; and Reed et al.'s `char` matrices.
+"""Formats of other people's files, read without running what is in them: Python pickles, and Torch7's `.t7`.
 
-The format: little-endian, 8-byte longs. An object is an int32 type (0 nil, 1 float64, 2 string, 3 table, 4 torch
-object, 5 bool) and its payload; tables and torch objects carry a memo index, so that later references repeat only it.
-Every count is held against the bytes that are left, so that a damaged file is refused before anything is allocated.
+A pickle is a program: it may name any function and call it. Here it may name NumPy's scalar and array constructors and
+the bytes that these are of, and nothing else, which is what the files of AttnGAN, StackGAN, PG2 and VUNet need (lists,
+tables, strings, numbers and NumPy's).
+
+A .t7 file, Reed et al.'s `char` matrices, is little-endian with 8-byte longs. An object is an int32 type (0 nil, 1
+float64, 2 string, 3 table, 4 torch object, 5 bool) and its payload; tables and torch objects carry a memo index, so
+that later references repeat only it. Every count is held against the bytes that are left, so that a damaged file is
+refused before anything is allocated.
 """
 
+import io
 import math
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy._core import multiarray
 
 from common.errors import UserError
+
+# ---- pickles
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """In place of _codecs.encode, by which Python 3 writes bytes below protocol 3: that would look up any codec."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for bytes in {encoding!r}, which data does not need")
+    return text.encode("latin1")
+
+
+ALLOWED: dict[tuple[str, str], Any] = {("numpy", "dtype"): np.dtype, ("numpy", "ndarray"): np.ndarray} | {
+    (module, name): getattr(multiarray, name)
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
+    for name in ("scalar", "_reconstruct")
+}
+ALLOWED["_codecs", "encode"] = _latin1
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data does not need")
+        return ALLOWED[module, name]
+
+
+def read_pickle(path: Path) -> Any:
+    """The lists, strings and numbers of a pickle; UserError for anything else, or for a damaged file."""
+    data = path.read_bytes()
+    if not data.startswith(b"\x80"):  # protocol 0 is text, and git's autocrlf turns its line ends into CRLF
+        data = data.replace(b"\r\n", b"\n")
+    try:
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except Exception as error:  # whatever a hostile or cut file makes the unpickler stumble over
+        raise UserError(f"{path} is not a pickle that can be read safely ({error}): take the original file.") from error
+
+
+# ---- Torch7
 
 DTYPES = {"Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8", "Float": "<f4", "Double": "<f8"}
 DTYPES["Cuda"] = DTYPES["Float"]
@@ -26,7 +72,7 @@ LONGEST = 201  # rows of a `char` matrix: a caption is cut there
 def read_t7(path: Path) -> Any:
     """The object in a .t7 file: float, int, bool, str, None, dict (table) or numpy array (tensor or storage)."""
     try:
-        return _Reader(path.read_bytes()).object()
+        return _Torch7(path.read_bytes()).object()
     except _Damaged as error:
         raise UserError(f"{path} is not a readable .t7 file ({error}): copy or unpack it again.") from None
 
@@ -48,7 +94,7 @@ class _Damaged(Exception):
     """Why a file cannot be read; `read_t7` adds its name."""
 
 
-class _Reader:
+class _Torch7:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
