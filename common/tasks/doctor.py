@@ -238,30 +238,27 @@ def tracking() -> Line:
 
 def datasets(cfg: dict[str, Any]) -> list[Line]:
     """Each data set under paths.data, the user's own folder if it is chosen, and what was drawn."""
-    from common.data.readers.cub import CUB
-    from common.data.readers.folder import Folder
-    from common.data.readers.oxford102 import Oxford102
+    from common.data.readers import known
 
     root = Path(cfg["paths"]["data"]).expanduser().absolute()
-    lines = [dataset("cub", CUB, root), dataset("oxford102", Oxford102, root)]
-    if cfg["data"]["name"] == "folder":
-        own = Path(cfg["data"]["root"]).expanduser().absolute()
+    readers = {reader.dataset.name: reader for reader in known()}
+    lines = [dataset(reader, root) for reader in readers.values() if reader.dataset.archive]
+    if "root" in cfg["data"]:
+        name, own = cfg["data"]["name"], Path(cfg["data"]["root"]).expanduser().absolute()
         try:
-            records = Folder(root=own, allow_missing=True).read()
+            records = readers[name](root=own, allow_missing=True).read()
             told = "; ".join((f"{own}: {len(records):,} images of {len(records.classes):,} classes", *records.notes))
-            lines.append(Line("partial" if records.notes else "ok", "folder", told))
+            lines.append(Line("partial" if records.notes else "ok", name, told))
         except UserError as error:
-            lines.append(Line("absent", "folder", str(error)))
+            lines.append(Line("absent", name, str(error)))
     drawn = sorted(path.parent.name for path in Path(cfg["paths"]["artifacts"]).glob("procedural/*/procedural.json"))
     told = "drawn when asked for with preset=toy or data.source=procedural"
     return [*lines, Line("ok", "procedural", f"{told}; here: {', '.join(drawn) or 'none yet'}")]
 
 
-def dataset(name: str, reader: Any, root: Path) -> Line:
+def dataset(reader: Any, root: Path) -> Line:
     """What is there of a data set, part by part, and what its reader says of it."""
-    from common.data.readers.archives import inventory
-
-    counts = inventory(name, root)
+    name, counts = reader.dataset.name, reader.inventory(root)
     try:
         records = reader(root=root, allow_missing=True).read()
     except UserError as error:
@@ -274,8 +271,7 @@ def dataset(name: str, reader: Any, root: Path) -> Line:
     told = f"{records.root}: {tally(counts)}; {split}"
     if lacking := [part for part, n in counts.items() if n < part.files]:
         goes_on = "data.allow_missing=true goes on with these, " if any(part.needed for part in lacking) else ""
-        rest = f"python run.py task=prepare data={name} fetches the rest or says how"
-        return Line("partial", name, f"{told}; {goes_on}{rest}")
+        return Line("partial", name, f"{told}; {goes_on}{reader.dataset.remedy}")
     return Line("partial" if records.notes else "ok", name, "; ".join((told, *records.notes)))
 
 

@@ -306,7 +306,7 @@ def prepare(cfg: Config) -> None:
     spec = cfg["data"]
     if spec["source"] == "real" and "root" not in spec:  # a user's own folder and drawn data come from nowhere else
         root = Path(cfg["paths"]["data"]).expanduser()
-        fetch(spec["name"], root, download=cfg["download"], captions=spec["captions"])
+        fetch(locate(spec["reader"]["_target_"]), root, download=cfg["download"], captions=spec["captions"])
     data = load_data(cfg)
     data.prepare_data()
     print(f"ready: {len(data.records)} of {data.records.expected} images of {data.records.name}")

@@ -33,7 +33,7 @@ def test_each_source_gives_the_ten_captions(tmp_path: Path, source: str) -> None
     assert CUB(root=birds, captions=source).read().captions
     other = "cvpr2016" if source != "cvpr2016" else "icml2016"
     assert "there are no captions of the birds" in refusal(CUB(root=birds, captions=other).read)
-    assert "choose one of auto, none, cvpr2016" in refusal(CUB(root=birds, captions="reed").read)
+    assert "data.captions=reed" in refusal(lambda: CUB(root=birds, captions="reed"))
 
 
 def test_sources_1_and_2_give_the_same_text(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from common.tasks import doctor
 from tests.worlds.layouts import make_cub, make_folder, make_oxford102
@@ -51,9 +52,9 @@ def test_an_empty_machine(bare: Path) -> None:
     assert row(text, "paths.data").startswith("ok")
     assert "made when needed" in row(text, "paths.data")
     assert row(text, "W&B key").startswith("absent")
-    for name in ("cub", "oxford102"):
+    for name, way in (("cub", "task=prepare data=cub"), ("oxford102", "data=oxford102"), ("deepfashion", "InShop")):
         assert row(text, name).startswith("absent")
-        assert f"task=prepare data={name}" in row(text, name)
+        assert way in row(text, name)
         assert "preset=toy" in row(text, name)
     assert row(text, "Inception 2015-12-05").startswith("absent")
     assert f"weights in {bare}/torch/hub/checkpoints" in text
@@ -72,6 +73,16 @@ def test_what_is_wanting_of_partial_data(bare: Path) -> None:
     assert "has 6 classes, not 200" in cub  # what the reader says
     assert flowers.startswith("partial")
     assert "images 18 of 8,189, masks 0 of 8,189, captions 0 of 8,189, no split by class" in flowers
+
+
+def test_deepfashion_is_counted(bare: Path) -> None:
+    photos = bare / "data/deepfashion/Img/img/WOMEN/Dresses/id_00000001"
+    photos.mkdir(parents=True)
+    for view in ("1_front", "2_side", "3_back"):
+        Image.new("RGB", (256, 256)).save(photos / f"01_{view}.jpg")
+    told = row(doctor.examine(config(bare)), "deepfashion")
+    assert told.startswith("partial")
+    assert "photos 3 of 52,712, no key points, no pairs" in told
 
 
 def test_drawn_data_and_own_images(bare: Path) -> None:

@@ -100,5 +100,5 @@ def test_folder_absent_or_ambiguous(tmp_path: Path) -> None:
     assert "masks is absent" in refusal(Folder(root=tmp_path, masks=True).read)
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "finch" / "a.png")
     assert "have one name" in refusal(Folder(root=tmp_path).read)
-    assert "choose auto or none" in refusal(lambda: Folder(root=tmp_path, captions="attngan"))
+    assert "data.captions=attngan" in refusal(lambda: Folder(root=tmp_path, captions="attngan"))
     assert "data=folder has no attributes" in refusal(lambda: Folder(root=tmp_path, attributes=True))

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from common.data.readers.archives import ARCHIVES, Archive, Part, inventory, prepare
+from common.data.readers import known
+from common.data.readers.archives import prepare
+from common.data.readers.cub import CUB
+from common.data.readers.folder import Folder
+from common.data.readers.presence import Archive, Part
 from common.errors import UserError
 from tests.worlds.archives import PACKED, PHOTOS, Server, md5, serving, tgz, tree, zipped
 from tests.worlds.layouts import make_cub
@@ -33,7 +37,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
     """offer(*archives): the archives that data=cub consists of."""
-    return lambda *archives: monkeypatch.setitem(ARCHIVES, "cub", archives)
+    return lambda *archives: monkeypatch.setattr(CUB, "dataset", replace(CUB.dataset, archives=archives))
 
 
 # ---- the command
@@ -42,10 +46,10 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
 def test_prepare_downloads_and_unpacks_once(server: Server, tmp_path: Path, offer: Offer) -> None:
     server.files["birds.tgz"] = PACKED
     offer(the_archive(server.url))
-    prepare("cub", tmp_path / "data")
+    prepare(CUB, tmp_path / "data")
     assert tree(tmp_path / "data") == PHOTOS | {"birds.tgz": PACKED}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    prepare("cub", tmp_path / "data")
+    prepare(CUB, tmp_path / "data")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert len(server.asked) == 1
 
@@ -53,7 +57,7 @@ def test_prepare_downloads_and_unpacks_once(server: Server, tmp_path: Path, offe
 def test_prepare_takes_an_archive_that_lies_there(server: Server, tmp_path: Path, offer: Offer) -> None:
     (tmp_path / "birds.tgz").write_bytes(PACKED)
     offer(the_archive(server.url))
-    prepare("cub", tmp_path)
+    prepare(CUB, tmp_path)
     assert tree(tmp_path) == PHOTOS | {"birds.tgz": PACKED}
     assert server.asked == []
 
@@ -62,7 +66,7 @@ def test_prepare_keeps_a_persons_archive_with_another_md5(server: Server, tmp_pa
     (tmp_path / "birds.tgz").write_bytes(PACKED[:100])
     offer(the_archive(server.url))
     with pytest.raises(UserError, match="delete it, then start the same command again"):
-        prepare("cub", tmp_path)
+        prepare(CUB, tmp_path)
     assert tree(tmp_path) == {"birds.tgz": PACKED[:100]}
 
 
@@ -71,7 +75,7 @@ def test_prepare_completes_a_partial_copy(server: Server, tmp_path: Path, offer:
     offer(the_archive(server.url))
     (tmp_path / "CUB/images/1.a").mkdir(parents=True)
     (tmp_path / "CUB/images/1.a/x.jpg").write_bytes(PHOTOS["CUB/images/1.a/x.jpg"])
-    prepare("cub", tmp_path)
+    prepare(CUB, tmp_path)
     assert tree(tmp_path) == PHOTOS | {"birds.tgz": PACKED}
 
 
@@ -102,7 +106,7 @@ def test_no_network_is_one_sentence_with_every_file_page_and_place(
         Archive("gan.zip", "the other Drive", captions),
     )
     with pytest.raises(UserError) as error:
-        prepare("cub", tmp_path)
+        prepare(CUB, tmp_path)
     text = one_sentence(error)
     for words in (
         f"birds.tgz from {PAGE}",
@@ -117,7 +121,7 @@ def test_no_network_is_one_sentence_with_every_file_page_and_place(
     (tmp_path / "birds.tgz").write_bytes(PACKED)  # the same command goes on with what a person puts there
     (tmp_path / "more.tgz").write_bytes(tgz({"more": b"more"}))
     (tmp_path / "gan.zip").write_bytes(zipped({"text/1.a/x.txt": b"a bird", "text/2.b/y.txt": b"a bird"}))
-    prepare("cub", tmp_path)
+    prepare(CUB, tmp_path)
     assert set(PHOTOS) | {"more", "text/1.a/x.txt", "text/2.b/y.txt"} <= set(tree(tmp_path))
 
 
@@ -125,7 +129,7 @@ def test_a_refusal_of_one_page_does_not_stop_the_other_files(server: Server, tmp
     server.files["birds.tgz"] = PACKED
     offer(Archive("more.tgz", PAGE, (Part("more", ("more",)),), url=f"{server.url}/more.tgz"), the_archive(server.url))
     with pytest.raises(UserError, match=r"put more\.tgz from .* \(the download failed: Forbidden\)") as error:
-        prepare("cub", tmp_path)
+        prepare(CUB, tmp_path)
     assert "birds.tgz" not in one_sentence(error)
     assert set(PHOTOS) <= set(tree(tmp_path))
 
@@ -134,7 +138,7 @@ def test_an_archive_without_what_it_should_hold_is_named(server: Server, tmp_pat
     offer(Archive("reed.tar.gz", "the Drive", (Part("captions", ("text",), 2),)))
     (tmp_path / "reed.tar.gz").write_bytes(tgz({"text/1.a/x.txt": b"a bird"}))
     with pytest.raises(UserError, match=rf"captions 1 of 2.*the one at {tmp_path}/reed\.tar\.gz lacks captions"):
-        prepare("cub", tmp_path)
+        prepare(CUB, tmp_path)
 
 
 def test_what_only_some_models_read_is_a_warning(
@@ -142,7 +146,7 @@ def test_what_only_some_models_read_is_a_warning(
 ) -> None:
     monkeypatch.setenv("no_proxy", "*")
     offer(the_archive(closed_port(), parts=(Part("masks", ("masks",), 2, needed=False),)))
-    prepare("cub", tmp_path)
+    prepare(CUB, tmp_path)
     assert "masks 0 of 2" in caplog.text
     assert f"birds.tgz from {PAGE} (only some models read it" in caplog.text
 
@@ -154,11 +158,11 @@ def test_without_download_nothing_is_written(
     offer(the_archive(server.url))
     root = tmp_path / "data"
     with pytest.raises(UserError, match=rf"put birds\.tgz from {PAGE} into {root}"):
-        prepare("cub", root, download=False)
+        prepare(CUB, root, download=False)
     assert not root.exists()
     (root / "CUB/images/1.a").mkdir(parents=True)
     (root / "CUB/images/1.a/x.jpg").write_bytes(b"")
-    prepare("cub", root, download=False)  # the reader judges a partial copy
+    prepare(CUB, root, download=False)  # the reader judges a partial copy
     assert "images 1 of 2" in caplog.text
     assert server.asked == []
     assert set(tree(root)) == {"CUB/images/1.a/x.jpg"}
@@ -170,31 +174,31 @@ def test_a_full_disk_is_said_as_such(server: Server, tmp_path: Path, offer: Offe
     offer(the_archive(server.url))
     (tmp_path / "birds.tgz.part").symlink_to("/dev/full")
     with pytest.raises(UserError, match=rf"{tmp_path} cannot be written \(No space left on device\): free space"):
-        prepare("cub", tmp_path)
+        prepare(CUB, tmp_path)
 
 
 # ---- the real tables
 
 
 def test_text_zip_inside_birds_zip_is_unpacked_too(tmp_path: Path, offer: Offer) -> None:
-    zips = (archive for archive in ARCHIVES["cub"] if archive.file.endswith(".zip"))
+    zips = (archive for archive in CUB.dataset.archives if archive.file.endswith(".zip"))
     offer(*(replace(archive, parts=tuple(replace(part, files=3) for part in archive.parts)) for archive in zips))
     texts = {f"text/{i:03d}.a/{i}.txt": b"a bird" for i in range(3)}
     (tmp_path / "birds.zip").write_bytes(zipped({"birds/captions.pickle": b"", "birds/text.zip": zipped(texts)}))
-    prepare("cub", tmp_path)
+    prepare(CUB, tmp_path)
     assert {f"birds/{name}" for name in texts} <= set(tree(tmp_path))
 
 
 def test_captions_are_not_asked_for_where_none_are_wanted(tmp_path: Path, offer: Offer) -> None:
-    offer(*(archive for archive in ARCHIVES["cub"] if not archive.url))
+    offer(*(archive for archive in CUB.dataset.archives if not archive.url))
     with pytest.raises(UserError, match="Google Drive linked at"):
-        prepare("cub", tmp_path)
-    prepare("cub", tmp_path, captions="none")
+        prepare(CUB, tmp_path)
+    prepare(CUB, tmp_path, captions="none")
 
 
 def test_counts_of_the_real_layout(tmp_path: Path) -> None:
     make_cub(tmp_path, classes=3, images=2, photos=2, masks=True, attributes=3, procedural=False)
-    counts = {part.what: n for part, n in inventory("cub", tmp_path).items()}
+    counts = {part.what: n for part, n in CUB.inventory(tmp_path).items()}
     assert counts.pop("images") == counts.pop("captions") == counts.pop("masks") == 4
     assert set(counts.values()) == {1}  # the lists and the attributes
 
@@ -202,13 +206,13 @@ def test_counts_of_the_real_layout(tmp_path: Path) -> None:
 def test_procedural_and_own_data_are_left_alone(tmp_path: Path) -> None:
     make_cub(tmp_path)
     before = tree(tmp_path)
-    prepare("cub", tmp_path)
-    prepare("folder", tmp_path / "mine")
+    prepare(CUB, tmp_path)
+    prepare(Folder, tmp_path / "mine")
     assert tree(tmp_path) == before
 
 
 def test_every_file_has_a_page_and_every_download_a_checksum() -> None:
-    for archive in (archive for archives in ARCHIVES.values() for archive in archives):
+    for archive in (archive for reader in known() for archive in reader.dataset.archives):
         assert "https://" in archive.page
         assert bool(re.fullmatch("[0-9a-f]{32}", archive.md5)) == archive.url.startswith("https://")
         assert not archive.url or archive.url.endswith(f"/{archive.file}")

@@ -1,189 +1,36 @@
-"""Fetches what can be had of CUB and Oxford-102, unpacks it where the readers look, and says what is left to get."""
+"""Fetches what can be had of a data set, unpacks it where its reader looks, and says what is left to get."""
 
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
 from filelock import FileLock
 
-from common.data.readers.captions import PLACES, split_folders
 from common.data.readers.download import AGAIN, check_md5, fetch, unpack
+from common.data.readers.presence import Archive, DatasetReader, Part, is_procedural
 from common.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A file, or a folder with a number of files, that a dataset needs to be complete."""
+def prepare(reader: type[DatasetReader], root: Path, *, download: bool = True, captions: str = "auto") -> None:
+    """Completes a data set under root (paths.data): unpacks the archives that lie there and downloads the others.
 
-    what: str
-    places: tuple[str, ...]  # relative; any one of them will do; a file in place of a folder stands for all of it
-    files: int = 1
-    needed: bool = True  # False: only some models read it
-    at_home: bool = False  # only in the first of the folders that are looked through
-
-    def count(self, folders: Sequence[Path]) -> int:
-        """How many of the files are there, in the place that has most."""
-        bases = folders[:1] if self.at_home else folders
-        return min(self.files, max(self._count(base / place) for base in bases for place in self.places))
-
-    def _count(self, path: Path) -> int:
-        if not path.is_dir():
-            return self.files * path.is_file()
-        subs = [entry.path for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")]
-        return sum(
-            not e.name.startswith(".") and e.is_file() for folder in subs or [str(path)] for e in os.scandir(folder)
-        )
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file of a distribution and what it puts there. Archives with the same parts are alternatives."""
-
-    file: str  # below the folder that it is unpacked in
-    page: str  # where a person finds it
-    parts: tuple[Part, ...]
-    url: str = ""  # "" = only a browser can fetch it
-    md5: str = ""  # "" = not known
-    top: str = ""  # the folder that its members belong in, made if the archive has none
-    terms: str = ""
-
-    def lacks(self, folders: Sequence[Path]) -> list[Part]:
-        return [part for part in self.parts if part.count(folders) < part.files]
-
-    def needed(self, folders: Sequence[Path]) -> bool:
-        return any(part.needed for part in self.lacks(folders))
-
-    def found(self, folders: Sequence[Path]) -> Path | None:
-        """The archive itself, where a person has put it or an earlier start has downloaded it."""
-        return next((folder / self.file for folder in folders if (folder / self.file).is_file()), None)
-
-
-CALTECH, MASKS = "https://data.caltech.edu/records/65de6-vp158", "https://data.caltech.edu/records/w9d68-gec53"
-VGG = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
-CVPR = "the Google Drive linked at https://github.com/reedscot/cvpr2016"
-ICML = "the Google Drive linked at https://github.com/reedscot/icml2016"
-ATTNGAN = "the Google Drive linked at https://github.com/taoxugit/AttnGAN"
-CUB_LISTS = ("images.txt", "image_class_labels.txt", "classes.txt", "bounding_boxes.txt")
-CUB_LABELS = "attributes/image_attribute_labels.txt"
-
-
-def _cub(path: str) -> tuple[str, ...]:
-    return f"CUB_200_2011/{path}", path  # the second where the folder itself is paths.data
-
-
-def _captions(reed: str, gan: str, files: int) -> Part:
-    places = (place.format(reed=reed, gan=gan) for source in PLACES.values() for place in source)
-    return Part("captions", tuple(places), files)
-
-
-BIRDS = (
-    Part("images", _cub("images"), 11_788),
-    *(Part(file, _cub(file)) for file in CUB_LISTS),
-    Part(CUB_LABELS, _cub(CUB_LABELS), needed=False),
-    Part("attributes.txt", (*_cub("attributes.txt"), *_cub("attributes/attributes.txt")), needed=False),
-)
-BIRD_MASKS = Part("masks", ("segmentations", "CUB_200_2011/segmentations"), 11_788, needed=False)
-BIRD_TEXT = _captions("cub", "birds", 11_788)
-SPLITS = ("test/filenames.pickle", "testclasses.txt", "testids.txt")
-FLOWER_TEXT = (  # the flowers' split comes with their captions
-    _captions("flowers", "flowers", 8_189),
-    Part("split by class", tuple(f"{place}/{file}" for place in split_folders([Path()], "flowers") for file in SPLITS)),
-)
-
-ARCHIVES: dict[str, tuple[Archive, ...]] = {
-    "cub": (
-        Archive(
-            "CUB_200_2011.tgz",
-            CALTECH,
-            BIRDS,
-            url=f"{CALTECH}/files/CUB_200_2011.tgz",
-            md5="97eceeb196236b17998738112f37df78",
-            terms="its photos are for non-commercial research and teaching only",
-        ),
-        Archive(
-            "segmentations.tgz",
-            MASKS,
-            (BIRD_MASKS,),
-            url=f"{MASKS}/files/segmentations.tgz",
-            md5="4d47ba1228eae64f2fa547c47bc65255",
-            top="segmentations",
-        ),
-        Archive("cvpr2016_cub.tar.gz", CVPR, (BIRD_TEXT,), top="cvpr2016_cub"),
-        Archive("cub_icml.tar.gz", ICML, (BIRD_TEXT,), top="cub_icml"),
-        Archive("birds.zip", ATTNGAN, (BIRD_TEXT,), top="birds"),
-        # inside birds.zip, and often left packed; the word ids of captions.pickle beside it are no substitute
-        Archive("birds/text.zip", ATTNGAN, (Part("AttnGAN's text.zip", ("text",), 11_788, needed=False),), top="text"),
-    ),
-    "oxford102": (  # less setid.mat: its split by image would show the test classes in training, and nothing reads it
-        Archive(
-            "102flowers.tgz",
-            VGG,
-            (Part("images", ("jpg",), 8_189, at_home=True),),
-            url=f"{VGG}102flowers.tgz",
-            md5="52808999861908f626f3c1f4e79d11fa",
-            top="jpg",
-            terms="its photos are from the web, for research only",
-        ),
-        Archive(
-            "imagelabels.mat",
-            VGG,
-            (Part("imagelabels.mat", ("imagelabels.mat",), at_home=True),),
-            url=f"{VGG}imagelabels.mat",
-            md5="e0620be6f572b9609742df49c70aed4d",
-        ),
-        Archive(
-            "102segmentations.tgz",
-            VGG,
-            (Part("masks", ("segmim",), 8_189, needed=False, at_home=True),),
-            url=f"{VGG}102segmentations.tgz",
-            md5="51375996b6c4f367a4b9f4492d7ecef5",
-            top="segmim",
-        ),
-        Archive("cvpr2016_flowers.tar.gz", CVPR, FLOWER_TEXT, top="cvpr2016_flowers"),
-        Archive("flowers_icml.tar.gz", ICML, FLOWER_TEXT, top="flowers_icml"),
-    ),
-}
-
-
-def folders_of(name: str, root: Path) -> list[Path]:
-    """Where the parts of a dataset may lie, as its reader looks; archives are unpacked into the first."""
-    if name == "oxford102":
-        known = [root / "oxford102", root / "flowers-102", root / "flowers", root]
-        home = next((f for f in known if (f / "jpg").is_dir() or (f / "imagelabels.mat").is_file()), known[0])
-        return list(dict.fromkeys((home, root, home.parent)))
-    inside = [root.parent] if (root / "images.txt").is_file() else []  # root is the folder CUB_200_2011
-    return [root, root / "birds", *inside]
-
-
-def inventory(name: str, root: Path) -> dict[Part, int]:
-    """Each part of a dataset and how many of its files are under root (paths.data)."""
-    folders = folders_of(name, root)
-    parts = dict.fromkeys(p for archive in ARCHIVES[name] for p in archive.parts if archive.url or p.needed)
-    return {part: part.count(folders) for part in parts}
-
-
-def prepare(name: str, root: Path, *, download: bool = True, captions: str = "auto") -> None:
-    """Completes a dataset under root (paths.data): unpacks the archives that lie there and downloads the others.
-
-    A dataset without archives (data=folder) and a procedural one are left as they are. download=False: only checks,
+    A data set without archives (data=folder) and a procedural one are left as they are. download=False: only checks,
     writes nothing. captions="none": none are asked for. The same command goes on where it stopped. What cannot be had
     and only some models read (masks, attributes) is logged.
     UserError: one sentence with every file that is still needed, its page and where to put it; a damaged archive; a
     disk that cannot be written.
     """
     root = Path(root).expanduser().absolute()
-    folders = folders_of(name, root)
-    if any((folder / "procedural.json").is_file() for folder in folders):
+    folders = reader.folders(root)
+    if is_procedural(folders):
         return
-    archives = [a for a in ARCHIVES.get(name, ()) if a.url or captions != "none"]  # captions are what has no url
+    archives = [a for a in reader.dataset.archives if a.url or captions != "none"]  # captions are what has no url
     if not any(a.lacks(folders) and (a.url or a.needed(folders) or a.found(folders)) for a in archives):
         return
     failures: dict[str, str] = {}
@@ -206,7 +53,7 @@ def prepare(name: str, root: Path, *, download: bool = True, captions: str = "au
     begun = [archive for archive in needed if any(part.count(folders) for part in archive.parts)]
     if not absent:
         return
-    sentence = _sentence(name, root, folders, absent, failures)
+    sentence = _sentence(reader.dataset.name, root, folders, absent, failures)
     if not needed or (begun == needed and not download):  # the reader judges, which knows of data.allow_missing
         log.warning("%s", sentence)
     else:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.data.readers.old_formats import decode_char, read_pickle, read_t7
-from common.data.readers.presence import Dataset
+from common.data.readers.presence import Archive, Dataset, Part
 from common.data.readers.splits import read_keys
 from common.data.records import Records
 from common.errors import UserError
@@ -30,8 +30,24 @@ PLACES = {  # in the order in which "auto" tries them
     "attngan": ("{gan}/text", "text", "{gan}/captions.pickle", "captions.pickle"),
     "stackgan": ("Data/{gan}/text_c10", "{gan}/text_c10", "text_c10"),
 }
+REED = ("cvpr2016", "https://github.com/reedscot/cvpr2016"), ("icml2016", "https://github.com/reedscot/icml2016")
 CHOICES = ("auto", "none", *PLACES)
 WORD = re.compile(r"\w")
+
+
+def captions_part(kind: str, files: int) -> Part:
+    """The captions of birds or flowers, in any of the distributions."""
+    return Part("captions", tuple(place for source in PLACES for place in _names(kind, source)), files)
+
+
+def caption_archives(kind: str, parts: tuple[Part, ...]) -> tuple[Archive, ...]:
+    """Reed et al.'s two archives of captions."""
+    reed = "cub" if kind == "birds" else kind
+    tops = {"cvpr2016": f"cvpr2016_{reed}", "icml2016": f"{reed}_icml"}
+    return tuple(
+        Archive(f"{tops[source]}.tar.gz", f"the Google Drive linked at {page}", parts, top=tops[source])
+        for source, page in REED
+    )
 
 
 class Captions(NamedTuple):
@@ -50,8 +66,6 @@ def read_captions(
     name of the folder that the captions lie in. An image without a caption file is absent from the result; a caption
     file without a sentence is refused, or with allow_missing left out and noted.
     """
-    if source not in CHOICES:
-        raise UserError(f"data.captions={source} is not a source of captions: choose one of {', '.join(CHOICES)}.")
     wanted = [name for name in PLACES if source in ("auto", name)]
     for name in wanted:
         for path in _places(bases, dataset.kind, name):

@@ -5,22 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.readers.captions import split_folders, with_captions
+from common.data.readers.captions import CHOICES, caption_archives, captions_part, split_folders, with_captions
 from common.data.readers.masks import read_votes, with_masks
-from common.data.readers.presence import Dataset, present
+from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, present
 from common.data.readers.splits import find_split
 from common.data.records import Records
 from common.errors import UserError
 
 IMAGES, CLASSES, ATTRIBUTES, TRAIN, TEST = 11_788, 200, 312, 8_855, 2_933
-CALTECH = Dataset(
-    "CUB-200-2011",
-    "cub",
-    "birds",
-    "CUB_200_2011.tgz",
-    "data.caltech.edu/records/65de6-vp158",
-    "python run.py task=prepare data=cub fetches it or explains how",
-)
 BLOCK = 1 << 22  # bytes of attribute labels parsed at a time
 AGAIN = "unpack CUB_200_2011.tgz again"
 
@@ -33,8 +25,60 @@ TEST_CLASSES = frozenset(
     )
 )
 
+HOME, MASKS = "https://data.caltech.edu/records/65de6-vp158", "https://data.caltech.edu/records/w9d68-gec53"
+ATTNGAN = "the Google Drive linked at https://github.com/taoxugit/AttnGAN"
+PLACES = ("CUB_200_2011", "birds/CUB_200_2011")
 
-class CUB:
+
+def _part(path: str, files: int = 1, needed: bool = True) -> Part:
+    return Part(path, (f"CUB_200_2011/{path}", path), files, needed)  # the second where the folder itself is paths.data
+
+
+CALTECH = Dataset(
+    "CUB-200-2011",
+    "cub",
+    "birds",
+    "CUB_200_2011.tgz",
+    HOME.removeprefix("https://"),
+    "python run.py task=prepare data=cub fetches it or explains how",
+    (
+        Archive(
+            "CUB_200_2011.tgz",
+            HOME,
+            (
+                _part("images", IMAGES),
+                *map(_part, ("images.txt", "image_class_labels.txt", "classes.txt", "bounding_boxes.txt")),
+                _part("attributes/image_attribute_labels.txt", needed=False),
+                Part(
+                    "attributes.txt",
+                    tuple(
+                        f"{folder}attributes.txt"
+                        for folder in ("", "attributes/", "CUB_200_2011/", "CUB_200_2011/attributes/")
+                    ),
+                    needed=False,
+                ),
+            ),
+            url=f"{HOME}/files/CUB_200_2011.tgz",
+            md5="97eceeb196236b17998738112f37df78",
+            terms="its photos are for non-commercial research and teaching only",
+        ),
+        Archive(
+            "segmentations.tgz",
+            MASKS,
+            (Part("masks", ("segmentations", "CUB_200_2011/segmentations"), IMAGES, needed=False),),
+            url=f"{MASKS}/files/segmentations.tgz",
+            md5="4d47ba1228eae64f2fa547c47bc65255",
+            top="segmentations",
+        ),
+        *caption_archives("birds", (captions_part("birds", IMAGES),)),
+        Archive("birds.zip", ATTNGAN, (captions_part("birds", IMAGES),), top="birds"),
+        # inside birds.zip, and often left packed; the word ids of captions.pickle beside it are no substitute
+        Archive("birds/text.zip", ATTNGAN, (Part("AttnGAN's text.zip", ("text",), IMAGES, needed=False),), top="text"),
+    ),
+)
+
+
+class CUB(DatasetReader):
     """Caltech-UCSD Birds 200-2011: 11,788 photos of 200 species with boxes, masks, 312 attributes and ten captions.
 
     Under root, or root/birds, or with root the folder CUB_200_2011 itself:
@@ -53,31 +97,16 @@ class CUB:
               files beside the captions if there are any, else TEST_CLASSES; never from train_test_split.txt
     Records:  in the order of the image ids; keys "<class_dir>/<name>"; masks are read by `read_votes`
 
-    captions: "auto", "none" or a source of captions.py. allow_missing: go on with the images that are there and say so
-    in the notes. masks, attributes: they are needed. Complete masks are listed even when they are not needed; the
-    3,677,856 attribute labels are read only when they are.
+    Complete masks are listed even when they are not needed; the 3,677,856 attribute labels are read only when they are.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        captions: str = "auto",
-        allow_missing: bool = False,
-        masks: bool = False,
-        attributes: bool = False,
-    ) -> None:
-        self.root = Path(root).expanduser().absolute()
-        self.captions = captions
-        self.allow_missing = allow_missing
-        self.masks = masks
-        self.attributes = attributes
+    dataset = CALTECH
+    caption_sources = CHOICES
 
     def read(self) -> Records:
-        """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
         folder = self.find()
         bases = tuple(dict.fromkeys((folder.parent, self.root, self.root / "birds")))
-        procedural = any((base / "procedural.json").is_file() for base in (folder, *bases))
+        procedural = is_procedural((folder, *bases))
         keys, labels, classes = _lists(folder, procedural)
         found = present(folder / "images", [f"{key}.jpg" for key in keys])
         expected = len(keys) if procedural else IMAGES
@@ -114,20 +143,23 @@ class CUB:
             [base / "segmentations" for base in (*bases, folder)],
             [f"{key}.png" for key in records.keys],
             read_votes,
-            origin="segmentations.tgz from data.caltech.edu/records/w9d68-gec53",
+            origin=f"segmentations.tgz from {MASKS}",
             needed=self.masks,
             allow_missing=self.allow_missing,
         )
 
     def find(self) -> Path:
-        """The folder that holds the data set. UserError where there is none."""
-        places = ("CUB_200_2011", "birds/CUB_200_2011")
-        for place in places:
+        for place in PLACES:
             if (self.root / place).is_dir():
                 return self.root / place
         if (self.root / "images.txt").is_file():
             return self.root
-        CALTECH.refuse_absent(self.root, places)
+        CALTECH.refuse_absent(self.root, PLACES)
+
+    @classmethod
+    def folders(cls, root: Path) -> list[Path]:
+        inside = [root.parent] if (root / "images.txt").is_file() else []  # root is the folder CUB_200_2011
+        return [root, root / "birds", *inside]
 
 
 def _lists(folder: Path, procedural: bool) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:

@@ -22,7 +22,8 @@ from common.data.poses import NAMED
 from common.data.readers import fashion_names as names
 from common.data.readers import fashion_pickles as pickles
 from common.data.readers.fashion_csv import FRAMES, read_joints, read_pairs
-from common.data.readers.fashion_photos import HIGHRES_WAYS, INSHOP, PARTS, Place, check_sizes, locate, photos
+from common.data.readers.fashion_photos import HIGHRES_WAYS, INSHOP, PARTS, TREES, Place, check_sizes, locate, photos
+from common.data.readers.presence import DatasetReader, Part, is_procedural
 from common.data.records import Records
 from common.errors import UserError
 
@@ -38,9 +39,17 @@ MOST_EMPTY = 0.05  # share of the paired photos that may show nobody
 FITTING = {"": FRAMES, "pad": ("256", "crop176"), "squeeze": ("squeeze176",)}  # framing -> frames of key points
 NARROW = {"": "crop176", "pad": "crop176", "squeeze": "squeeze176"}  # framing -> the frame of key points below x = 176
 TRUNK = [NAMED[f"{side} {joint}"] for side in ("right", "left") for joint in ("shoulder", "hip")]
+PHOTOS = Part("photos", TREES, IMAGES)
+JOINTS, FILES_OF_PAIRS = (
+    Part(what, tuple(f"{stem}-{kind}-test.csv" for stem in STEMS) + pickled, needed=False)
+    for what, kind, pickled in (
+        ("key points", "annotation", (pickles.PEAKS, pickles.INDEX)),
+        ("pairs", "pairs", ("p_pairs_test.p", "DF_test_data/p_pairs_test.p")),
+    )
+)
 
 
-class DeepFashion:
+class DeepFashion(DatasetReader):
     """52,712 photos, 256x256, of 7,982 items in 13,029 colours; what one model wears is seen from several sides.
 
     Under root/deepfashion (or DeepFashion, fashion_data, ...; or root itself):
@@ -70,12 +79,14 @@ class DeepFashion:
     PATN, VUNet), and cut; all. count_flips: half as many training pairs, each seen plain and mirrored (PG2).
     val_groups: so many garments in a colour are taken out of training before the cut, and the pairs to watch a run with
     are theirs; None: those are what the cut leaves over, of photos that other training pairs show.
-    drop_flat: without the 683 photos of a garment that nobody wears. allow_missing: go on without the photos that are
-    absent and say so in the notes. There are no captions, masks or attributes.
+    drop_flat: without the 683 photos of a garment that nobody wears. There are no captions, masks or attributes.
     files: stem of the csv files, one of STEMS, or vunet: key points of index.p, or auto: what is there, a csv first.
     annotation_frame: see `read_joints`. highres: how the photos of 750x1101 are made 256x256 where the small ones are
     absent, see `geometry.framed`; squeeze goes with key points in squeeze176, GFLA's.
     """
+
+    dataset = INSHOP
+    lacks = ("masks", "attributes")
 
     def __init__(
         self,
@@ -96,6 +107,7 @@ class DeepFashion:
         masks: bool = False,
         attributes: bool = False,
     ) -> None:
+        super().__init__(root=root, captions=captions, allow_missing=allow_missing, masks=masks, attributes=attributes)
         for key, value, known in (
             ("split", split, SPLITS),
             ("pairs", pairs, PAIRS),
@@ -106,19 +118,14 @@ class DeepFashion:
                 raise UserError(f"data.{key}={value} is not known: choose from {', '.join(known)}.")
         if (val_groups or 0) < 0:
             raise UserError(f"data.val_groups={val_groups} is no number of groups: choose 500, say, or null.")
-        if masks or attributes:
-            raise UserError("DeepFashion has no masks and no attributes: choose data=cub, or a model that reads none.")
-        self.root = Path(root).expanduser().absolute()
         self.split, self.pairs, self.n_train_pairs, self.n_test_pairs = split, pairs, n_train_pairs, n_test_pairs
         self.count_flips, self.drop_flat, self.files = count_flips, drop_flat, files
         self.annotation_frame, self.highres, self.val_groups = str(annotation_frame), highres, val_groups
-        self.allow_missing = allow_missing
 
     def read(self) -> Records:
-        """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
         place = locate(self.root, split=self.split, highres=self.highres)
         folder = place.folder
-        procedural = any((base / "procedural.json").is_file() for base in (folder, folder.parent))
+        procedural = is_procedural((folder, folder.parent))
         status = {} if place.pg2 else _partition(folder)
         files, notes = photos(place.tops)
         if place.framing:
@@ -162,8 +169,16 @@ class DeepFashion:
         return replace(records, notes=notes + _leaks(keys, tested) + _empty(records))
 
     def find(self) -> Path:
-        """The folder that holds the data set. UserError where there is none."""
         return locate(self.root, split=self.split, highres=self.highres).folder
+
+    @classmethod
+    def inventory(cls, root: Path) -> dict[Part, int]:
+        try:
+            place = locate(root, split="auto", highres="pad")
+        except UserError:
+            return {PHOTOS: 0, JOINTS: 0, FILES_OF_PAIRS: 0}
+        known = {PHOTOS: len(photos(place.tops)[0])}
+        return known | {part: part.count([place.folder]) for part in (JOINTS, FILES_OF_PAIRS)}
 
     def _joints(self, place: Place, row: dict[str, int], procedural: bool) -> np.ndarray | None:
         """N,18,2 int16 by row; None where there are no files of key points."""

@@ -9,16 +9,16 @@ import numpy as np
 
 from common.data.readers.captions import WORD, read_sentences
 from common.data.readers.masks import read_votes, with_masks
-from common.data.readers.presence import Dataset
+from common.data.readers.presence import Dataset, DatasetReader
 from common.data.records import Records
 from common.errors import UserError
 
-OWN = Dataset("The folder", "folder", "images", "", "", "add what is absent")
+OWN = Dataset("data=folder", "folder", "images", "", "", "add what is absent")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 FEWEST = 4  # images: two to train on and two to test on
 
 
-class Folder:
+class Folder(DatasetReader):
     """A user's own images.
 
     root/images/**/*.jpg, .jpeg or .png
@@ -36,30 +36,13 @@ class Folder:
               class's images
     Records:  in the order of the keys "<sub-folder>/<name>"
 
-    captions: "auto" or "none". allow_missing: leave out images without a caption or, if masks are needed, a mask.
-    attributes: there are none.
+    allow_missing: leave out images without a caption or, if masks are needed, a mask.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        captions: str = "auto",
-        allow_missing: bool = False,
-        masks: bool = False,
-        attributes: bool = False,
-    ) -> None:
-        if attributes:
-            raise UserError("data=folder has no attributes: choose data=cub, or a model that reads none.")
-        if captions not in ("auto", "none"):
-            raise UserError(f"data.captions={captions} is not for data=folder: choose auto or none.")
-        self.root = Path(root).expanduser().absolute()
-        self.captions = captions
-        self.allow_missing = allow_missing
-        self.masks = masks
+    dataset = OWN
+    lacks = ("attributes",)
 
     def read(self) -> Records:
-        """The folder as it lies there. UserError, one sentence, for what is absent or does not fit."""
         paths = self._images()
         captions, notes = self._captions(paths) if self.captions == "auto" else ({}, ())
         if self.captions == "auto":

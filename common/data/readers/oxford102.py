@@ -5,25 +5,64 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from common.data.readers.captions import split_folders, with_captions
+from common.data.readers.captions import CHOICES, caption_archives, captions_part, split_folders, with_captions
 from common.data.readers.masks import read_segmim, with_masks
-from common.data.readers.presence import Dataset, present
+from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, present
 from common.data.readers.splits import find_split
 from common.data.records import Records
 from common.errors import UserError
 
 IMAGES, CLASSES, TEST = 8_189, 102, 1_155
+HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
+PLACES = ("oxford102", "flowers-102", "flowers")
+SPLITS = ("test/filenames.pickle", "testclasses.txt", "testids.txt")
 VGG = Dataset(
     "Oxford-102",
     "oxford102",
     "flowers",
     "102flowers.tgz",
-    "www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+    HOME.removeprefix("https://"),
     "python run.py task=prepare data=oxford102 fetches it or explains how",
+    (  # less setid.mat: its split by image would show the test classes in training, and nothing reads it
+        Archive(
+            "102flowers.tgz",
+            HOME,
+            (Part("images", ("jpg",), IMAGES, at_home=True),),
+            url=f"{HOME}102flowers.tgz",
+            md5="52808999861908f626f3c1f4e79d11fa",
+            top="jpg",
+            terms="its photos are from the web, for research only",
+        ),
+        Archive(
+            "imagelabels.mat",
+            HOME,
+            (Part("imagelabels.mat", ("imagelabels.mat",), at_home=True),),
+            url=f"{HOME}imagelabels.mat",
+            md5="e0620be6f572b9609742df49c70aed4d",
+        ),
+        Archive(
+            "102segmentations.tgz",
+            HOME,
+            (Part("masks", ("segmim",), IMAGES, needed=False, at_home=True),),
+            url=f"{HOME}102segmentations.tgz",
+            md5="51375996b6c4f367a4b9f4492d7ecef5",
+            top="segmim",
+        ),
+        *caption_archives(  # the split comes with the captions
+            "flowers",
+            (
+                captions_part("flowers", IMAGES),
+                Part(
+                    "split by class",
+                    tuple(f"{place}/{file}" for place in split_folders([Path()], "flowers") for file in SPLITS),
+                ),
+            ),
+        ),
+    ),
 )
 
 
-class Oxford102:
+class Oxford102(DatasetReader):
     """Oxford 102 Category Flowers: 8,189 photos of 102 species with segmentations and ten captions each.
 
     Under root/oxford102, root/flowers-102, root/flowers, or root itself:
@@ -40,31 +79,16 @@ class Oxford102:
               no range, and no list of them is known here, so that one of the split files must be there; setid.mat is
               another split, which would show the test classes in training
     Records:  in the order of the image numbers; keys "image_00001", classes "class_00001"; masks by `read_segmim`
-
-    captions, allow_missing, masks, attributes: as in `CUB`; there are no attributes.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        captions: str = "auto",
-        allow_missing: bool = False,
-        masks: bool = False,
-        attributes: bool = False,
-    ) -> None:
-        if attributes:
-            raise UserError("Oxford-102 has no attributes: choose data=cub, or a model that reads none.")
-        self.root = Path(root).expanduser().absolute()
-        self.captions = captions
-        self.allow_missing = allow_missing
-        self.masks = masks
+    dataset = VGG
+    caption_sources = CHOICES
+    lacks = ("attributes",)
 
     def read(self) -> Records:
-        """The dataset as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
         folder = self.find()
         bases = tuple(dict.fromkeys((self.root, folder, folder.parent)))
-        procedural = any((base / "procedural.json").is_file() for base in bases)
+        procedural = is_procedural(bases)
         labels = _labels(VGG.need(folder / "imagelabels.mat"), procedural)
         keys = tuple(f"image_{number:05d}" for number in range(1, len(labels) + 1))
         found = present(folder / "jpg", [f"{key}.jpg" for key in keys])
@@ -111,12 +135,19 @@ class Oxford102:
         )
 
     def find(self) -> Path:
-        """The folder that holds the data set. UserError where there is none."""
-        places = ("oxford102", "flowers-102", "flowers")
-        for folder in (*(self.root / place for place in places), self.root):
-            if (folder / "jpg").is_dir() or (folder / "imagelabels.mat").is_file():
-                return folder
-        VGG.refuse_absent(self.root, [f"{place}/jpg" for place in places])
+        if folder := _home(self.root):
+            return folder
+        VGG.refuse_absent(self.root, [f"{place}/jpg" for place in PLACES])
+
+    @classmethod
+    def folders(cls, root: Path) -> list[Path]:
+        home = _home(root) or root / PLACES[0]
+        return list(dict.fromkeys((home, root, home.parent)))
+
+
+def _home(root: Path) -> Path | None:
+    folders = (*(root / place for place in PLACES), root)
+    return next((f for f in folders if (f / "jpg").is_dir() or (f / "imagelabels.mat").is_file()), None)
 
 
 def _labels(path: Path, procedural: bool) -> np.ndarray:

@@ -1,29 +1,78 @@
-"""What a reader says of files that are absent: one sentence with the count, the place and the ways on."""
+"""What a data set is, how much of it is there, and what is said of what is not: one sentence with the ways on."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
-from common.errors import UserError
+from common.data.records import Records
+from common.errors import UserError, choose
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file, or a folder with a number of files, that a data set needs to be complete."""
+
+    what: str
+    places: tuple[str, ...]  # relative; any one of them will do; a file in place of a folder stands for all of it
+    files: int = 1
+    needed: bool = True  # False: only some models read it
+    at_home: bool = False  # only in the first of the folders that are looked through
+
+    def count(self, folders: Sequence[Path]) -> int:
+        """How many of the files are there, in the place that has most."""
+        bases = folders[:1] if self.at_home else folders
+        return min(self.files, max(self._count(base / place) for base in bases for place in self.places))
+
+    def _count(self, path: Path) -> int:
+        if not path.is_dir():
+            return self.files * path.is_file()
+        subs = [entry.path for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")]
+        return sum(
+            not e.name.startswith(".") and e.is_file() for folder in subs or [str(path)] for e in os.scandir(folder)
+        )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file of a distribution and what it puts there. Archives with the same parts are alternatives."""
+
+    file: str  # below the folder that it is unpacked in
+    page: str  # where a person finds it
+    parts: tuple[Part, ...]
+    url: str = ""  # "" = only a browser can fetch it
+    md5: str = ""  # "" = not known
+    top: str = ""  # the folder that its members belong in, made if the archive has none
+    terms: str = ""  # of use
+
+    def lacks(self, folders: Sequence[Path]) -> list[Part]:
+        return [part for part in self.parts if part.count(folders) < part.files]
+
+    def needed(self, folders: Sequence[Path]) -> bool:
+        return any(part.needed for part in self.lacks(folders))
+
+    def found(self, folders: Sequence[Path]) -> Path | None:
+        """The archive itself, where a person has put it or an earlier start has downloaded it."""
+        return next((folder / self.file for folder in folders if (folder / self.file).is_file()), None)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the sentences about a dataset name."""
+    """What is said of a data set, and what it consists of."""
 
     title: str  # "CUB-200-2011"
     name: str  # "cub", as on the command line
     kind: str  # "birds", what it shows and what the procedural stand-in draws
-    archive: str  # "CUB_200_2011.tgz"
+    archive: str  # "CUB_200_2011.tgz"; "" = a user's own
     source: str  # the page that the archive comes from
     remedy: str  # "python run.py task=prepare data=cub fetches it or explains how"
+    archives: tuple[Archive, ...] = ()  # what task=prepare fetches and unpacks
 
     def refuse_absent(self, root: Path, places: Sequence[str]) -> NoReturn:
-        """Nothing of the dataset is there."""
+        """Nothing of the data set is there."""
         raise UserError(
             f"{self.title} is not there: no {' or '.join(str(root / place) for place in places)}; it comes from "
             f"{self.source} ({self.remedy}; paths.data=FOLDER looks elsewhere), and preset=toy or "
@@ -56,6 +105,60 @@ class Dataset:
                 f"{folder} holds {tally}{absent}: data.allow_missing=true goes on with what is there, or {self.remedy}."
             )
         return (f"{tally} found",)
+
+
+class DatasetReader:
+    """A data set of files, read from where they lie.
+
+    root: paths.data, or a user's own folder. captions: one of `caption_sources`. allow_missing: go on with the images
+    that are there and say so in the notes. masks, attributes: they are needed, and refused with a UserError where the
+    data set has none; what is not needed is left out where it is not complete.
+    """
+
+    dataset: ClassVar[Dataset]
+    caption_sources: ClassVar[tuple[str, ...]] = ("auto", "none")
+    lacks: ClassVar[tuple[str, ...]] = ()  # "masks", "attributes": what no copy has
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        captions: str = "auto",
+        allow_missing: bool = False,
+        masks: bool = False,
+        attributes: bool = False,
+    ) -> None:
+        for what in self.lacks:
+            if {"masks": masks, "attributes": attributes}[what]:
+                raise UserError(f"{self.dataset.title} has no {what}: choose data=cub, or a model that reads none.")
+        self.root = Path(root).expanduser().absolute()
+        self.captions = choose("data.captions", captions, self.caption_sources)
+        self.allow_missing, self.masks, self.attributes = allow_missing, masks, attributes
+
+    def read(self) -> Records:
+        """The data set as it lies there. UserError, one sentence, for what is absent, damaged or does not fit."""
+        raise NotImplementedError
+
+    def find(self) -> Path:
+        """The folder that holds the data set. UserError where there is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def folders(cls, root: Path) -> list[Path]:
+        """Where the parts may lie, as `read` looks; archives are unpacked into the first."""
+        return [root]
+
+    @classmethod
+    def inventory(cls, root: Path) -> dict[Part, int]:
+        """Each part and how many of its files are there; nothing is opened."""
+        folders = cls.folders(root)
+        parts = dict.fromkeys(p for archive in cls.dataset.archives for p in archive.parts if archive.url or p.needed)
+        return {part: part.count(folders) for part in parts}
+
+
+def is_procedural(folders: Sequence[Path]) -> bool:
+    """Do the folders hold what was drawn here (common/data/procedural)?"""
+    return any((folder / "procedural.json").is_file() for folder in folders)
 
 
 def present(folder: Path, names: Sequence[str]) -> np.ndarray:
