@@ -3,7 +3,6 @@
 B images, S side, F width of the penultimate layer (fc7 after ReLU for VGG and AlexNet, else pooled), K classes.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from common.blocks import Frozen, upcast
 from common.data.records import Sample
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import file_hash
 from common.schedules import WarmCosine
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,7 @@ SIDES = {  # the side each architecture was made for
 
 def build(arch: str, classes: int) -> nn.Module:
     """A torchvision network with a head of K classes, freshly initialised. `*_tiny`: channels / 8, fc width 128."""
-    if arch not in SIDES:
-        raise UserError(f"there is no classifier '{arch}': choose one of {', '.join(SIDES)}.")
+    choose("model.arch", arch, SIDES)
     options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if arch == "inception_v3" else {}
     if not arch.endswith("_tiny"):
         return torchvision.models.get_model(arch, weights=None, num_classes=classes, **options)
@@ -104,12 +103,6 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, no weights: give a state dict or an export.")
     return content
-
-
-def file_hash(path: str | Path) -> str:
-    """First 8 hexadecimal digits of the file's SHA-256, as torchvision writes them into its file names."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def recognise(state: dict[str, Any], path: str | Path) -> dict[str, Any]:

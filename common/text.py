@@ -3,7 +3,6 @@
 B sentences, T words of the longest, D width of a word vector, H width of a sentence vector.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from common.errors import UserError
+from common.files import sha256
 
 PAD, UNKNOWN = 0, 1
 
@@ -45,7 +45,7 @@ class Vocabulary:
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:8]
+        return sha256("\n".join(self.words))[:8]
 
     def encode(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """-> ids B,T int64 padded with 0, lengths B int64. A sentence without a word is a UserError."""
@@ -83,7 +83,7 @@ class FastText:
     @property
     def hash(self) -> str:
         """Of name and size only: the file has 8 GB."""
-        return hashlib.sha256(f"{self.path.name}:{self.path.stat().st_size}".encode()).hexdigest()[:8]
+        return sha256(f"{self.path.name}:{self.path.stat().st_size}")[:8]
 
     def vectors(self, words: Sequence[str]) -> Tensor:
         """-> len(words),D float32."""

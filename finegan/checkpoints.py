@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from common.blocks import Frozen
-from common.classifier import file_hash
 from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
+from common.files import file_hash
 from common.weights import check_fit, load_strict, on_cpu, read_state, without_parallel
 from finegan.damsm import Encoders, ImageEncoder
 from finegan.discriminators import Discriminator

@@ -3,7 +3,6 @@
 N images, F feature width, A attributes, S side of what the feature network sees.
 """
 
-import difflib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,10 +22,10 @@ from torch import Tensor, nn
 from common.classifier import ImageClassifier, load_image_encoder
 from common.data.module import ImageData
 from common.data.records import Records
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import cached, write_whole
 from common.pictures import save, sheet
 from common.tasks.fit import load_data
-from common.tasks.runs import atomic_write
 from finegan.denoise import Cleaned, fit
 
 log = logging.getLogger(__name__)
@@ -76,13 +74,7 @@ def clean(cfg: Config, path: Path) -> None:
 
 def check_shown(names: Sequence[str], records: Records) -> Sequence[str]:
     """The attributes of the sheets, found wanting before the long work."""
-    for name in names:
-        if name not in records.attribute_names:
-            nearest = difflib.get_close_matches(name, records.attribute_names, n=1, cutoff=0)[0]
-            raise UserError(
-                f"prepare.shown names {name}, which {records.name} has not: did you mean {nearest}? Set it so."
-            )
-    return names
+    return [choose("prepare.shown", name, records.attribute_names) for name in names]
 
 
 def clean_matrix(cfg: Config, path: Path) -> None:
@@ -172,13 +164,7 @@ def image_features(data: ImageData, encoder: ImageClassifier | Colours, folder: 
     """N,F float32 of the whole crops squashed to S,S (Sec. 4.4), NaN where an image cannot be read. Kept in `folder`
     under the names of store and weights."""
     path = folder / f"features-{data.store.folder.name}-{data.image_size}-{encoder.hash}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.is_file():
-            part = path.with_suffix(".part.npy")
-            np.save(part, compute(data, encoder))
-            part.replace(path)
-    return np.load(path, allow_pickle=False)
+    return np.load(cached(path, lambda part: np.save(part, compute(data, encoder))), allow_pickle=False)
 
 
 @torch.no_grad()
@@ -254,7 +240,7 @@ def write_report(path: Path, cleaned: Cleaned, head: str, told: list[str], table
     ]
     for line in [*told, THRESHOLD, *("\n".join(table) for table in tables)]:
         lines += ["", line]
-    atomic_write(path.with_suffix(".md"), "\n".join(lines) + "\n")
+    write_whole(path.with_suffix(".md"), "\n".join(lines) + "\n")
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> str:

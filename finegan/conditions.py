@@ -6,7 +6,6 @@ in it, D width of a code. Token 0 is padding, token i is names[i - 1].
 """
 
 import difflib
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from common.blocks import Frozen
 from common.data.records import Records
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import sha256
 from finegan.denoise import Cleaned, read_cleaned
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ def attribute_sequences(
     = the table beside the data, else what the labels themselves say. An image left without attributes: by certainty,
     the limit is dropped; by denoising, the one of largest score - threshold stays; else the commonest of its class.
     """
-    if inputs not in KINDS:
-        raise UserError(f"model.inputs={inputs} is no kind of attributes: choose one of {', '.join(KINDS)}, or text.")
+    choose("model.inputs", inputs, KINDS)
     if records.attributes is None or not records.attributes.any():
         raise UserError(
             f"{records.name} in {records.root} has no attributes, which model.inputs={inputs} reads: choose data=cub, "
@@ -144,7 +143,7 @@ def cleaned_hash(cleaned: str | Path) -> str:
     """8 hexadecimal digits of which labels a file of denoising keeps, of which images: what an encoder was taught."""
     file = read_file(cleaned)
     words = "\n".join([*file.keys, *file.names]).encode()
-    return hashlib.sha256(words + np.packbits(file.present.astype(bool)).tobytes()).hexdigest()[:8]
+    return sha256(words + np.packbits(file.present.astype(bool)).tobytes())[:8]
 
 
 def _percentages(records: Records, inputs: str) -> np.ndarray:

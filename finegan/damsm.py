@@ -18,9 +18,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from common.blocks import Frozen, upcast
-from common.classifier import file_hash, read_export, read_weights, recognise
+from common.classifier import read_export, read_weights, recognise
 from common.data.records import Records, Sample
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import file_hash
 from common.metrics.functions import r_precision
 from finegan.conditions import Sequences, attribute_sequences, caption_sequences, cleaned_hash, padding, pick
 from finegan.losses import damsm_loss
@@ -57,17 +58,15 @@ class ImageEncoder(nn.Module):
         bn_train: whether Inception's batch statistics follow the images in training mode, as AG's do.
         """
         super().__init__()
-        self.frozen = trunk == "inception_v3"
+        self.frozen = choose("model.trunk", trunk, TRUNKS) == "inception_v3"
         self.side, self.legacy, self.bn_train = image_size if self.frozen else None, legacy, bn_train
         if self.frozen:
             net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
             layers = {k: v for k, v in net.named_children() if k not in ("avgpool", "dropout", "fc")}
             self.last_local, widths = "Mixed_6e", (768, 2048)
-        elif trunk == "conv":
+        else:
             layers = {f"conv{i}": stride2(*sizes) for i, sizes in enumerate(pairwise(WIDTHS), 1)}
             self.last_local, widths = "conv3", WIDTHS[-2:]
-        else:
-            raise UserError(f"model.trunk={trunk} is not known: choose one of {', '.join(TRUNKS)}.")
         self.trunk = tuple(layers)
         for name, layer in layers.items():
             self.add_module(name, layer.requires_grad_(not self.frozen))
@@ -218,8 +217,7 @@ class DAMSM(LightningModule):
         """
         super().__init__()
         self.save_hyperparameters()
-        if inputs not in INPUTS:
-            raise UserError(f"model.inputs={inputs} is not known: choose one of {', '.join(INPUTS)}.")
+        choose("model.inputs", inputs, INPUTS)
         self.inputs, self.cleaned, self.min_certainty = inputs, cleaned, min_certainty
         self.max_len, self.max_len_eval, self.subset_prob = max_len, max_len_eval, subset_prob
         self.lr, self.lr_decay, self.lr_floor, self.clip_rnn = lr, lr_decay, lr_floor, clip_rnn

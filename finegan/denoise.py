@@ -7,7 +7,6 @@ images that it saw. The best hypotheses vote, and SVMs of the inliers are fitted
 N images, n training images, F feature width, D width after PCA, A attributes, T hypotheses.
 """
 
-import hashlib
 import json
 import os
 import warnings
@@ -25,7 +24,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import sha256, whole
 from common.processes import end_with
 
 FEWEST = 20  # positives, and negatives, below which an attribute keeps its labels
@@ -65,11 +65,8 @@ class Cleaned:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("params", "names", "keys"):
             arrays[name] = np.array(json.dumps(arrays[name]))
-        path = Path(path)
-        part = path.with_name(f"{path.name}.{os.getpid()}")
-        with open(part, "wb") as file:
+        with whole(path) as part, part.open("wb") as file:
             np.savez_compressed(file, **arrays)
-        part.replace(path)
 
 
 def read_cleaned(path: str | Path) -> Cleaned:
@@ -197,7 +194,7 @@ def fit(
         names=tuple(names) or tuple(str(a) for a in range(1, y.shape[1] + 1)),
         keys=tuple(keys) or tuple(map(str, ids.tolist())),
         params=params | {"ignore_not_visible": not_visible is not None},
-        feature_hash=hashlib.sha256(np.ascontiguousarray(x, np.float32).tobytes()).hexdigest()[:8],
+        feature_hash=sha256(np.ascontiguousarray(x, np.float32).tobytes())[:8],
     )
 
 
@@ -232,8 +229,7 @@ def _check(features: np.ndarray, labels: np.ndarray, train: np.ndarray, ids: np.
         raise UserError("two rows have the same id: ids fix the order of the rows, give each its own.")
     if train.sum() < 2 * asked.folds:
         raise UserError(f"{train.sum()} train images are too few for {asked.folds} folds: give more images.")
-    if asked.rule not in RULES:
-        raise UserError(f"rule={asked.rule} is not known: choose one of {', '.join(RULES)}.")
+    choose("prepare.rule", asked.rule, RULES)
     for name, least in (("hypotheses", 1), ("top", 1), ("folds", 2), ("rounds", 1)):
         if getattr(asked, name) < least:
             raise UserError(f"{name}={getattr(asked, name)} is too small: set it to {least} or more.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.blocks import upcast
-from common.errors import UserError
+from common.errors import choose
 from finegan.networks import SLOPE, conv3x3, doublings, full_precision
 
 MODES = ("crop", "patch")
@@ -70,8 +70,7 @@ class Discriminator(nn.Module):
         quadrants of the whole image's code (the head of HDGAN, Zhang et al. 2018); cheap, but each sees nearly all.
         """
         super().__init__()
-        if part_mode not in MODES:
-            raise UserError(f"part_mode={part_mode} is not known: choose one of {', '.join(MODES)}.")
+        choose("model.part_mode", part_mode, MODES)
         halvings, channels = doublings(side, "a discriminator"), 8 * ndf
         plain = min(halvings, 4)  # AG's 64 px trunk; below that its last widths, above it wider blocks and back
         widths = [channels >> i for i in reversed(range(plain))]

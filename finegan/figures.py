@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common.data.module import ImageData
 from common.errors import UserError
+from common.files import short_hash
 from common.pictures import Config, destination, listed, number, one_of, to_picture, write
-from common.tasks.runs import short_hash
 from finegan import drawings
 from finegan.drawings import Sheet, images_of, told, values, with_masks
 from finegan.model import FineGAN

@@ -5,7 +5,6 @@ Scores through two networks never compare: the key of each names its network, th
 B images, K classes, F width of a feature.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -19,9 +18,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common.classifier import SIDES, Classifier, body_and_head, build, file_hash, read_weights
+from common.classifier import SIDES, Classifier, body_and_head, build, read_weights
 from common.data.records import Records, Sample
 from common.errors import UserError
+from common.files import file_hash, sha256
 from common.metrics.extractors import TORCHVISION_FILE, Extractor, find, resize_as_pillow
 from common.metrics.functions import inception_score, to_uint8
 
@@ -62,7 +62,7 @@ def centre(images: Tensor, side: int) -> Tensor:
 
 def filenames_hash(keys: Sequence[str]) -> str:
     """SHA-256 of image names, one a line: whether two networks were tuned on the same photos."""
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    return sha256("\n".join(keys))
 
 
 # ---- training

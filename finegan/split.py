@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from common.files import write_whole
 from common.tasks.fit import load_data
-from common.tasks.runs import append_result, atomic_write, environment
+from common.tasks.runs import append_result, environment
 
 
 def count(cfg: dict[str, Any], path: Path) -> None:
@@ -19,7 +20,7 @@ def count(cfg: dict[str, Any], path: Path) -> None:
         numbers |= {f"{split}_classes": len(np.unique(records.labels[rows])), f"{split}_images": len(rows)}
     published = cfg.get("published") or {}
     lines = [f"{name},{value},{published.get(name, '')}" for name, value in numbers.items()]
-    atomic_write(path, "\n".join(["count,here,published", *lines, ""]))
+    write_whole(path, "\n".join(["count,here,published", *lines, ""]))
     print("\n".join(f"  {name:32} {value}" for name, value in numbers.items()))
     line = {
         "row": cfg["chosen"].get("table") or "finegan_t1_split",

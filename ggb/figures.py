@@ -19,8 +19,8 @@ from common.classifier import read_weights
 from common.data.module import ImageData
 from common.data.poses import pose_maps
 from common.errors import UserError
+from common.files import short_hash
 from common.pictures import Config, destination, listed, number, one_of, sheet, to_picture, write
-from common.tasks.runs import short_hash
 from ggb.model import GGB
 from ggb.networks import downsized
 from ggb.pg2 import PG2

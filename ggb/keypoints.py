@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from common.classifier import file_hash
 from common.data.geometry import fit, framed, upright
 from common.data.poses import FRAME, JOINTS, NAMED
 from common.data.readers.fashion_csv import write_joints
@@ -24,6 +23,7 @@ from common.data.readers.fashion_names import flat
 from common.data.records import Records
 from common.data.store import UNREADABLE, unreadable
 from common.errors import UserError
+from common.files import file_hash, whole, write_whole
 from common.tasks.fit import load_data
 from common.weights import read_state
 
@@ -179,10 +179,9 @@ def to_joints(found: Mapping[str, Tensor], *, least_person: float, least_joint: 
 
 def write(path: Path, joints: Mapping[str, np.ndarray], told: Config) -> None:
     """The csv, whole or not at all, and its .json."""
-    part = path.with_name(f"{path.name}.part")
-    write_joints(part, joints)
-    part.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    with whole(path) as part:
+        write_joints(part, joints)
+    write_whole(path.with_suffix(".json"), json.dumps(told, indent=1))
 
 
 def install(records: Records, joints: Mapping[str, np.ndarray], told: Config, path: Path) -> None:
@@ -195,7 +194,7 @@ def install(records: Records, joints: Mapping[str, np.ndarray], told: Config, pa
         for part, mine in parts.items():
             own = {flat(key): joints[flat(key)] for key, yes in zip(records.keys, mine, strict=True) if yes}
             write(records.root / f"fasion-annotation-{part}.csv", own, told)
-    except OSError as error:
-        log.warning("%s cannot be written (%s): copy %s there", records.root, error.strerror, path)
+    except UserError as error:  # the data set may lie where nothing can be written
+        log.warning("%s: copy %s there", error, path)
         return
     log.info("written too: fasion-annotation-train.csv and -test.csv in %s", records.root)

@@ -4,7 +4,6 @@ B batch, S side, x source photo, y target photo, x-hat drawn image. Images are u
 pairs. "Far" pairs are what the paper claims to be good at, and no published table tells them apart.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_distance, pose_m
 from common.data.procedural.colours import lab
 from common.data.readers.fashion_names import view
 from common.data.records import Sample
+from common.files import sha256
 from common.metrics.colour_match import FEWEST_PIXELS, ColourMatch, inner
 from common.metrics.extractors import LPIPS, load_lpips
 from common.metrics.functions import ENOUGH, Features, inception_score, l1, metric_key, ssim, to_uint8
@@ -208,7 +208,7 @@ class Measures:
         side, count = self.data.image_size, len(self.pairs)
         text = csv_text((self.keys[row], self.keys[target]) for row, target in self.pairs)
         told: dict[str, Any] = {
-            "pairs_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "pairs_sha256": sha256(text),
             "pixels": self.pixels,
             "ssim": "ssim_pg2: uniform 7 x 7, sample covariance, L = 255, no border, mean over channels and pairs",
             "pose_distance": "mean shift of the joints that both have, in sides, plus share of those that one has",

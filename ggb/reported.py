@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.tasks.runs import append_result, atomic_write, environment
+from common.files import write_whole
+from common.tasks.runs import append_result, environment
 
 
 def tell(cfg: dict[str, Any], path: Path) -> None:
@@ -33,5 +34,5 @@ def tell(cfg: dict[str, Any], path: Path) -> None:
             **{key: environment()[key] for key in ("commit", "versions")},
         }
         append_result(Path(cfg["paths"]["runs"]), line)
-    atomic_write(path, "\n".join([*table, ""]))
+    write_whole(path, "\n".join([*table, ""]))
     print("\n".join(table))

@@ -1,6 +1,5 @@
 """Published result images of other methods, scored as ours are: the same functions, whatever layout they come in."""
 
-import hashlib
 import json
 import logging
 import re
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from common.data.poses import on_body
 from common.errors import UserError
+from common.files import sha256, write_whole
 from common.metrics.evaluate import extractor_for, judged, needs_classifier
 from common.metrics.extractors import LPIPS, Extractor, extract, load_lpips
 from common.metrics.functions import SEED
-from common.tasks.runs import append_result, atomic_write, environment
+from common.tasks.runs import append_result, environment
 from ggb.measures import MARGIN, Numbers, compared, summary
 from ggb.strips import Result, batches, listed, loaded
 
@@ -55,7 +55,7 @@ def tell(cfg: dict[str, Any], path: Path) -> None:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
         **{key: environment()[key] for key in ("commit", "versions", "gpu")},
     }
-    atomic_write(path, json.dumps(line, indent=1))
+    write_whole(path, json.dumps(line, indent=1))
     append_result(Path(cfg["paths"]["runs"]), line)
     print(f"{line['row']}: {len(results):,} images of others, layout {job['layout']}")
     for key, value in numbers.items():
@@ -143,7 +143,7 @@ def told_of(results: Sequence[Result], layout: str, lpips: LPIPS | None) -> dict
     told: dict[str, Any] = {
         "layout": layout,
         "images": len(results),
-        "names_sha256": hashlib.sha256("".join(f"{result.name}\n" for result in results).encode()).hexdigest(),
+        "names_sha256": sha256("".join(f"{result.name}\n" for result in results)),
         "order": "by name",
         "ssim": "ssim_pg2: uniform 7 x 7, sample covariance, L = 255, no border, mean over channels and pairs",
         "lpips": None if lpips is None else f"{lpips.name} {lpips.hash}",

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.data.poses import FRAME
 from common.data.readers.fashion_names import parse, view
 from common.data.store import UNREADABLE
-from common.errors import UserError
+from common.errors import UserError, choose
 
 ENDINGS = (".png", ".jpg")
 PHOTO = re.compile(r"(?:fasion|fashion)(?:WOMEN|MEN).+?id_?\d{8}_?\d{2}_\d_?[a-z]+")  # a flat name inside another
@@ -64,8 +64,7 @@ def listed(layout: str, folder: Path | None, drawn: Path | None = None, targets:
 
     pg2, dsc, patn: of `folder`. pairs: of two folders with equal names, but for their endings.
     """
-    if layout not in LAYOUTS:
-        raise UserError(f"prepare.layout={layout} is not known: choose {', '.join(LAYOUTS)}.")
+    choose("prepare.layout", layout, LAYOUTS)
     if layout == "pairs":
         places = {"drawn": given(drawn, "drawn"), "target": given(targets, "targets")}
         return together({role: images_in(place) for role, place in places.items()})

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.classifier import ImageClassifier, build, file_hash, recognise
+from common.classifier import ImageClassifier, build, recognise
 from common.errors import UserError
+from common.files import file_hash
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from common.weights import check_fit, load_strict, read_state, without_parallel
 from simgan.sisgan import SISGANGenerator

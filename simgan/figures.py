@@ -17,6 +17,7 @@ from torch import Tensor
 from common.data.edit_pairs import other_class
 from common.data.module import ImageData
 from common.errors import UserError
+from common.files import short_hash
 from common.pictures import (
     Columns,
     Config,
@@ -29,7 +30,6 @@ from common.pictures import (
     to_picture,
     write,
 )
-from common.tasks.runs import short_hash
 from simgan.model import SIMGAN
 from simgan.networks import Generator
 

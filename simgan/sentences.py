@@ -1,14 +1,13 @@
 """The table of sentence vectors: every caption of a data set encoded once, so that no RNN runs in the GAN's loop."""
 
-import hashlib
 import logging
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from common.data.records import Records
+from common.files import sha256, whole
 from simgan.vse import TextEncoder
 
 log = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ def sentence_table(encoder: TextEncoder, records: Records, cache: str | Path | N
     """
     texts = [sentence for captions in records.captions for sentence in captions]
     counts = [len(captions) for captions in records.captions]
-    digest = hashlib.sha256("\n".join([encoder.hash, *records.keys, *texts]).encode()).hexdigest()[:8]
+    digest = sha256("\n".join([encoder.hash, *records.keys, *texts]))[:8]
     path = None if cache is None else Path(cache) / f"phi_{records.name}_{digest}.pt"
     if path is not None and path.is_file():
         return torch.load(path, weights_only=True)["phi"]
@@ -29,9 +28,7 @@ def sentence_table(encoder: TextEncoder, records: Records, cache: str | Path | N
     table = torch.zeros(len(records), max(counts), flat.shape[1])
     table[torch.arange(table.shape[1])[None] < torch.tensor(counts)[:, None]] = flat
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}")
-        torch.save({"names": list(records.keys), "texts": texts, "phi": table}, part)
-        part.replace(path)
+        with whole(path) as part:
+            torch.save({"names": list(records.keys), "texts": texts, "phi": table}, part)
         log.info("encoded %d sentences into %s", len(texts), path)
     return table

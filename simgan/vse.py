@@ -15,9 +15,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from common.blocks import Frozen, upcast
-from common.classifier import ImageClassifier, file_hash, load_image_encoder, read_export
+from common.classifier import ImageClassifier, load_image_encoder, read_export
 from common.data.records import Records, Sample
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import file_hash
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 
 log = logging.getLogger(__name__)
@@ -153,8 +154,7 @@ class VSE(LightningModule):
         """
         super().__init__()
         self.save_hyperparameters()
-        if words not in WORDS:
-            raise UserError(f"model.words is '{words}': choose one of {', '.join(WORDS)}.")
+        choose("model.words", words, WORDS)
         if (words == "learned") != (vectors is None):
             need = "no file" if words == "learned" else "a file of word vectors"
             raise UserError(f"model.words={words} needs {need}: set model.vectors={'null' if vectors else 'PATH'}.")

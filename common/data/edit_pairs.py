@@ -4,7 +4,6 @@ SIMGAN, Sec. 2.1 of the paper leaves the draw open; another class always, as Ree
 """
 
 import csv
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +91,8 @@ def make_pairs(records: Records, split: str = "test", pairs_per_image: int = 1, 
 
 
 def write_csv(pairs: Pairs, records: Records, path: Path) -> None:
-    """The pairs with names instead of rows, so that they hold for every copy of the dataset. Whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    """The pairs with names instead of rows, so that they hold for every copy of the dataset."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for i, row, k, other, j, text in zip(
@@ -104,7 +100,6 @@ def write_csv(pairs: Pairs, records: Records, path: Path) -> None:
         ):
             classes = [records.classes[records.labels[each]] for each in (row, other)]
             writer.writerow([i, records.keys[row], classes[0], k, records.keys[other], classes[1], j, text])
-    os.replace(partial, path)
 
 
 def read_csv(path: Path, records: Records) -> Pairs:

@@ -3,7 +3,6 @@
 Keys are those of readers/fashion_names.py. What is drawn here depends on names alone, not on files or machines.
 """
 
-import hashlib
 import random
 from collections.abc import Iterable
 from itertools import groupby, permutations
@@ -14,6 +13,7 @@ import numpy as np
 from common.data.readers.fashion_names import group, item
 from common.data.records import Records
 from common.errors import UserError
+from common.files import sha256, write_whole
 
 TRAIN_PAIRS, TEST_PAIRS = 146_680, 12_800  # GGB, Sec. 4: ours number as many as PG2's
 HELD_BACK = 500  # training pairs that no epoch shows, for watching a run
@@ -81,7 +81,7 @@ def csv_text(pairs: Iterable[Pair]) -> str:
 
 def digest(records: Records, split: str) -> str:
     """SHA-256 of `csv_text` of the records' pairs: two runs with the same one are scored on the same pairs."""
-    return hashlib.sha256(csv_text(named(records, split)).encode()).hexdigest()
+    return sha256(csv_text(named(records, split)))
 
 
 def named(records: Records, split: str) -> list[Pair]:
@@ -91,10 +91,7 @@ def named(records: Records, split: str) -> list[Pair]:
 
 def write_pairs(records: Records, split: str, path: Path) -> None:
     """The pairs as a csv file that `files=` of the reader, and other code of this line of work, can take."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.partial")
-    part.write_text(csv_text(named(records, split)), encoding="utf-8", newline="\n")
-    part.replace(path)
+    write_whole(path, csv_text(named(records, split)))
 
 
 def pairs_of(records: Records, split: str) -> np.ndarray:

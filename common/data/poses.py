@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import choose
 
 FRAME = 256  # side of the photos that key points are given for
 MASK_RADIUS = 4.0  # of PG2's pose mask, pixels of FRAME
@@ -60,8 +60,7 @@ def pose_maps(joints: Tensor, side: int, *, kind: str = "disk", radius: float = 
     stickman: limbs `radius` pixels wide in colours of their own on black, in [-1, 1]
     A missing joint has an empty channel: -1, 0, and no limb. Raises UserError for another kind.
     """
-    if kind not in CHANNELS:
-        raise UserError(f"model.pose_map={kind} is not known: choose from {', '.join(CHANNELS)}.")
+    choose("model.pose_map", kind, CHANNELS)
     if kind == "stickman":
         return _stickman(joints, side, radius / 2)
     if kind == "disk":

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,6 +30,7 @@ from common.data.geometry import Box, fitted, framed, square_about, upright
 from common.data.poses import FRAME
 from common.data.records import MaskReader, Records
 from common.errors import UserError
+from common.files import locked
 from common.processes import end_with
 
 log = logging.getLogger(__name__)
@@ -168,8 +168,7 @@ class ImageStore:
         final = Path(folder or _home(records.root, name)) / name
         try:
             if not final.exists():
-                final.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(final.parent / f"{name}.lock"):  # another process may be at it: wait, then use its work
+                with locked(final):  # another process may be at it: wait, then use its work
                     if not final.exists():
                         _build(records, side, bbox_crop, masks, final, workers, allow_missing)
         except BrokenProcessPool as error:

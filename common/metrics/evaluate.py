@@ -17,7 +17,8 @@ from common.data.edit_pairs import Pairs, make_pairs, read_csv, write_csv
 from common.data.module import ImageData
 from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_mask
 from common.data.records import Sample
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import cached, short_hash
 from common.gan import GANModule
 from common.metrics.colour_match import ColourMatch
 from common.metrics.extractors import (
@@ -31,10 +32,10 @@ from common.metrics.extractors import (
     find_inception,
 )
 from common.metrics.functions import ENOUGH, SEED, Features, fid, inception_score, metric_key, score, to_uint8
-from common.tasks.runs import short_hash
 
 log = logging.getLogger(__name__)
 Numbers = dict[str, float | None]
+EXTRACTORS = ("auto", "inception", "classifier", "torchvision", None)
 
 
 class Measure(Protocol):
@@ -53,11 +54,8 @@ class Measure(Protocol):
 
 def extractor_for(options: dict[str, Any], classifier: str | None) -> Extractor | None:
     """The network of FID, KID and IS: the standard Inception where it is on disk, else the data set's classifier."""
-    if options["extractor"] is None:
+    if choose("metrics.extractor", options["extractor"], EXTRACTORS) is None:
         return None
-    if options["extractor"] not in ("auto", "inception", "classifier", "torchvision"):
-        known = "auto, inception, classifier or torchvision"
-        raise UserError(f"metrics.extractor={options['extractor']} is not known: choose {known}")
     if options["extractor"] == "torchvision":
         path = find(options["inception"], [TORCHVISION_FILE])
         if path is None:
@@ -94,8 +92,7 @@ def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> 
     records = data.records
     digest = short_hash([records.keys, options["pairs_per_image"], options["seed"]])
     path = folder / f"pairs_{records.name}_test-{digest}.csv"
-    if not path.is_file():
-        write_csv(made, records, path)
+    cached(path, lambda part: write_csv(made, records, part))
     return made, path
 
 
@@ -127,10 +124,8 @@ def plan_of(data: ImageData, options: dict[str, Any], folder: Path, batch_size: 
 def people(data: ImageData, reference: str, targets: np.ndarray) -> tuple[np.ndarray, str]:
     """Rows of the photos that FID and KID of pairs of poses are held against, and what they are. reference: train, each
     training photo that shows somebody (GFLA), or targets, the target photos, each as often as it is aimed at."""
-    if reference == "targets":
+    if choose("metrics.reference", reference, ("train", "targets")) == "targets":
         return targets, "target photos of the test pairs"
-    if reference != "train":
-        raise UserError(f"metrics.reference={reference} is not known: choose train or targets")
     rows, joints = data.rows("train"), data.records.joints
     assert joints is not None  # or there would be no poses to draw
     rows = rows[(joints[rows] >= 0).all(-1).any(-1)]
@@ -159,14 +154,14 @@ def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_siz
     rows, place = np.unique(wanted, return_inverse=True)
     store = [str(data.store.folder.name), data.image_size, [int(row) for row in rows]]
     path = folder / f"features_{data.records.name}_{extractor.name}-{short_hash([store, extractor.hash])}.pt"
-    if path.is_file():
-        found = Features(**torch.load(path, weights_only=True))
-    else:
+
+    def embed(part: Path) -> None:
         device = next(extractor.parameters()).device
         loader = data.eval_loader(rows=rows, batch_size=batch_size, reads=("image",))
         found = extract(extractor, (to_uint8(data.move(batch, device)["image"]) for batch in loader))
-        torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, path)
-    return found[torch.from_numpy(place)]
+        torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, part)
+
+    return Features(**torch.load(cached(path, embed), weights_only=True))[torch.from_numpy(place)]
 
 
 def evaluate(

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock
 from pytorch_lightning import LightningModule, seed_everything
 
 from common.command import composed_need
 from common.config import build, locate, needed
 from common.data.module import ImageData
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import locked, short_hash, whole, write_whole
 from common.loggers import finish_loggers, loggers_for
-from common.tasks.runs import RunFolder, append_result, environment, identity, keep_log, short_hash
+from common.tasks.runs import RunFolder, append_result, environment, identity, keep_log
 from common.tasks.trainer import MetricsCSV, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
 
@@ -45,11 +44,9 @@ def load_data(cfg: Config) -> ImageData:
     spec = cfg["data"]
     root = Path(spec.get("root") or cfg["paths"]["data"]).expanduser()
     store = spec["store"]
-    if spec["source"] == "procedural":
+    if choose("data.source", spec["source"], ("real", "procedural")) == "procedural":
         root = drawn(cfg)
         store = store or str(Path(cfg["paths"]["artifacts"]) / "stores")
-    elif spec["source"] != "real":
-        raise UserError(f"data.source={spec['source']} is not known: choose real or procedural")
     reader = build(
         spec["reader"],
         root=str(root),
@@ -98,8 +95,7 @@ def obtain(need: Config, asked: list[str]) -> Path:
     path = Path(cfg["paths"]["artifacts"]) / f"{need['model']}-{cfg['data']['name']}-{digest}.pt"
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with locked(path):
         if not path.is_file():
             log.info("model=%s is needed first and %s is absent: training it now", need["model"], path)
             model, _, _ = train_one(cfg)
@@ -113,8 +109,7 @@ def prepared(cfg: Config) -> Path:
     digest = short_hash([identity(cfg)["data"], job])  # before needed files are filled in
     name = f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.{job.get('suffix', 'npz')}"
     path = Path(cfg["paths"]["artifacts"]) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with locked(path):
         if job.get("always") or not path.is_file():
             log.info("prepare=%s: making %s", cfg["chosen"]["prepare"], path)
             for key, need in job.get("needs", {}).items():
@@ -126,9 +121,8 @@ def prepared(cfg: Config) -> Path:
 
 def export(model: LightningModule, path: Path) -> None:
     """The model's own export, written whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    torch.save(model.export(), part)  # type: ignore[operator]
-    part.replace(path)
+    with whole(path) as part:
+        torch.save(model.export(), part)  # type: ignore[operator]
 
 
 def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
@@ -241,7 +235,7 @@ def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
     }
     (folder.path / "eval").mkdir(parents=True, exist_ok=True)
     name = f"{short_hash(protocol)}.json"
-    (folder.path / "eval" / name).write_text(json.dumps(line, indent=1), encoding="utf-8")
+    write_whole(folder.path / "eval" / name, json.dumps(line, indent=1))
     append_result(Path(cfg["paths"]["runs"]), line)
     if data.records.procedural:
         print("numbers on PROCEDURAL data, not comparable with any paper:")
@@ -267,11 +261,7 @@ def figure(cfg: Config) -> None:
 def export_as(cfg: Config) -> None:
     """task=export: the suite's one file, or a layout that the model's configuration lists."""
     layouts = cfg.get("layouts", {})
-    if cfg["layout"] != "suite" and cfg["layout"] not in layouts:
-        known = ", ".join(["suite", *layouts])
-        raise UserError(
-            f"layout={cfg['layout']} is not known for model={cfg['chosen']['model']}: choose one of {known}"
-        )
+    choose("layout", cfg["layout"], ["suite", *layouts])
     folder = RunFolder.of(cfg)
     if not cfg["checkpoint"] and folder.last.is_file():
         cfg["checkpoint"] = str(folder.last)  # which has discriminators that are trained

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.tasks.runs import atomic_write
+from common.files import write_whole
 
 log = logging.getLogger(__name__)
 Line = dict[str, Any]
@@ -189,5 +189,5 @@ def report(results: Path, folder: Path, rows: str = "*", metrics: Sequence[str] 
     text = as_markdown(table, orders)
     files = {"md": text, "tex": as_latex(table), "csv": as_csv(table), "html": as_html(table)}
     for suffix, content in files.items():
-        atomic_write(folder / f"report.{suffix}", content)
+        write_whole(folder / f"report.{suffix}", content)
     return text

@@ -1,6 +1,5 @@
 """Run folders: where a run lives, what it was made from, how it stands, and the line it leaves in results.jsonl."""
 
-import hashlib
 import json
 import logging
 import os
@@ -18,7 +17,9 @@ from filelock import FileLock, Timeout
 
 from common.config import applies
 from common.errors import UserError
+from common.files import write_whole
 
+REMEDY = "free space or choose paths.runs=FOLDER"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
 # what does not change the weights that come out, so that a run is found again when it is changed
 NOT_IDENTITY = {"data": ("workers", "store", "reads", "provides"), "trainer": ("max_epochs",)}
@@ -50,29 +51,11 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def short_hash(value: object) -> str:
-    """Eight hex digits of a plain value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
 def run_name(cfg: dict[str, Any]) -> str:
     """<name>-s<seed>-<hash8>; procedural data is in the name, so that nobody takes its numbers for real ones."""
     name = cfg["name"] or cfg["chosen"].get("table") or cfg["chosen"].get("preset") or "full"
     procedural = "-procedural" if cfg["data"]["source"] == "procedural" else ""
     return f"{name}{procedural}-s{cfg['seed']}-{cfg['hash']}"
-
-
-def atomic_write(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all; a full disk or a folder without permission is a UserError."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): free space or choose paths.runs=FOLDER"
-        ) from None
 
 
 class RunFolder:
@@ -112,8 +95,8 @@ class RunFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
-        atomic_write(self.path / "config.yaml", config_yaml)
-        atomic_write(self.path / "env.json", json.dumps(environment(), indent=1))
+        write_whole(self.path / "config.yaml", config_yaml, REMEDY)
+        write_whole(self.path / "env.json", json.dumps(environment(), indent=1), REMEDY)
 
     def status(self) -> dict[str, Any]:
         try:
@@ -129,7 +112,7 @@ class RunFolder:
         told["host"] = socket.gethostname()
         if state != "failed":
             told.pop("error", None)
-        atomic_write(self.path / "status.json", json.dumps(told, indent=1))
+        write_whole(self.path / "status.json", json.dumps(told, indent=1), REMEDY)
 
     def resume_from(self, resume: str) -> Path | None:
         """The checkpoint to go on from. resume: auto | never | a file."""

@@ -1,12 +1,11 @@
 """Fit one model: the Lightning trainer with the callbacks that every run has."""
 
 import csv
-import errno
 import logging
 import signal
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from common.blocks import frozen_prefixes
 from common.data.module import ImageData
-from common.errors import UserError
+from common.errors import UserError, choose
+from common.files import whole
 from common.pictures import FixedGrid
 from common.progress import WholeRun
 from common.tasks.runs import RunFolder
@@ -38,6 +38,13 @@ for known in (
     warnings.filterwarnings("ignore", message=f".*{known}")
 
 
+CHOICES: dict[str, tuple[object, ...]] = {
+    "accelerator": ("auto", "cpu", "gpu", "cuda"),
+    "channels_last": ("auto", True, False),
+    "compile": ("auto", False, None, "default", "reduce-overhead", "max-autotune"),
+}
+
+
 class AtomicCheckpoints(TorchCheckpointIO):
     """A checkpoint is written beside its place and moved there, so that a kill or a full disk leaves the old one.
 
@@ -45,21 +52,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        place = Path(path)
-        part = place.with_name(f"{place.name}.part")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path, "the checkpoint before it is whole; free space and start the same command again") as part:
             torch.save(checkpoint, part)
-            part.replace(place)
-        except BaseException as error:
-            part.unlink(missing_ok=True)
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            if full or "inline_container" in str(error):  # what torch says when a write comes up short
-                raise UserError(
-                    f"{place} could not be written, the disk is full: the checkpoint before it is whole; free space "
-                    "and start the same command again"
-                ) from None
-            raise
 
 
 class SeedEachBatch(Callback):
@@ -158,18 +152,11 @@ def native_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def one_of(name: str, options: Mapping[str, Any], known: Sequence[object]) -> None:
-    if options[name] not in known:
-        listed = ", ".join(str(value).lower() for value in known if value is not None)
-        raise UserError(f"trainer.{name}={options[name]} is not known: choose one of {listed}")
-
-
 def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, grid: bool) -> pl.Trainer:
     """A Lightning trainer from conf/trainer, without loggers. grid: draw the fixed inputs every `grid_every` epochs."""
     gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    one_of("accelerator", options, ("auto", "cpu", "gpu", "cuda"))
-    one_of("channels_last", options, ("auto", True, False))
-    one_of("compile", options, ("auto", False, None, "default", "reduce-overhead", "max-autotune"))
+    for name, known in CHOICES.items():
+        choose(f"trainer.{name}", options[name], known)
     if options["accelerator"] in ("gpu", "cuda") and not gpu:
         raise UserError("trainer.accelerator=gpu and no GPU is to be seen here: choose trainer=cpu, or see task=doctor")
     precision = options["precision"]

@@ -400,7 +400,7 @@ def test_folders_that_do_not_fit(tmp_path: Path):
         "only the high-resolution photos.*or data.highres=pad", refusal(DeepFashion(root=home, highres="refuse").find)
     )
     for option in ({"split": "pg3"}, {"pairs": "some"}, {"files": "fashon"}, {"highres": "crop"}):
-        assert_match("is not known: choose from", refusal(lambda option=option: DeepFashion(root=home, **option)))
+        assert_match("is not known: did you mean", refusal(lambda option=option: DeepFashion(root=home, **option)))
 
 
 def test_photos_without_a_person(tmp_path: Path):

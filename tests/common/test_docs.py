@@ -16,8 +16,9 @@ from hydra.core.override_parser.types import Glob
 
 from common import command
 from common.errors import UserError
+from common.files import short_hash
 from common.tasks.describe import describe
-from common.tasks.runs import identity, short_hash
+from common.tasks.runs import identity
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

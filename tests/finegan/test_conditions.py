@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     bare = replace(records, attributes=None, certainty=None, attribute_names=())
     assert "has no attributes, which model.inputs=raw reads" in refusal(lambda: attribute_sequences(bare, inputs="raw"))
     assert "has no attributes, which model.inputs=class" in refusal(lambda: attribute_sequences(bare, inputs="class"))
-    assert "choose one of raw, clean, class" in refusal(lambda: attribute_sequences(records, inputs="text"))
+    assert "There are raw, clean, class" in refusal(lambda: attribute_sequences(records, inputs="text"))
     assert "model.cleaned" in refusal(lambda: attribute_sequences(records, inputs="clean"))
     other = replace(records, keys=("0/bird_0", "0/owl"))
     path = cleaned(tmp_path / "a.npz", other, [[1, 0], [0, 1]], [[0.0, 0], [0, 0]])

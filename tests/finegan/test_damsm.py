@@ -85,7 +85,7 @@ def test_the_small_trunk_learns_and_keeps_the_size() -> None:
     regions, code = net(torch.zeros(2, 3, 64, 64))
     assert (regions.shape, code.shape) == ((2, 24, 8, 8), (2, 24))
     assert all(p.requires_grad for p in net.parameters())
-    assert "choose one of inception_v3, conv" in refusal(lambda: ImageEncoder(trunk="vgg"))
+    assert "There are inception_v3, conv" in refusal(lambda: ImageEncoder(trunk="vgg"))
 
 
 def body(net: nn.Module) -> nn.Sequential:
@@ -347,7 +347,7 @@ def test_resume_is_exact(where: str, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(fitted: tuple[DAMSM, Trainer, Path], tmp_path: Path) -> None:
-    assert "choose one of text, raw" in refusal(lambda: DAMSM(inputs="words"))
+    assert "There are text, raw" in refusal(lambda: DAMSM(inputs="words"))
     message = refusal(lambda: fit(tmp_path, options={"trunk": "inception_v3"}))
     assert "set model.trunk_weights" in message
     assert "has no attributes, which model.inputs=raw reads" in refusal(lambda: fit(tmp_path, attributes=None))

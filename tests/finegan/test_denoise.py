@@ -249,7 +249,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"labels": np.full((240, 1), 2)}, "else than 0 and 1"),
         ({"ids": np.zeros(240)}, "same id"),
         ({"train": np.arange(240) < 6}, "6 train images are too few"),
-        ({"rule": "ranks"}, "choose one of rank, strict"),
+        ({"rule": "ranks"}, "There are rank, strict"),
         ({"rounds": 0}, "rounds=0"),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_side_without_a_grid_of_four_is_refused(side: int) -> None:
 
 
 def test_an_unknown_part_mode_is_refused() -> None:
-    with pytest.raises(UserError, match="choose one of crop, patch"):
+    with pytest.raises(UserError, match="There are crop, patch"):
         Discriminator(side=16, part_mode="grid")
 
 

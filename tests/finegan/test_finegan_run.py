@@ -106,7 +106,7 @@ REFUSED = {
     "no attributes": (["data=oxford102"], "model=finegan needs attributes"),
     "encoders of other input": (["model.inputs=class"], "were trained with model.inputs=raw, not class"),
     "another width": (["model.code_dim=8"], "set model.code_dim"),
-    "a layout nobody has": (["task=export", "layout=biggan"], "choose one of suite, attngan"),
+    "a layout nobody has": (["task=export", "layout=biggan"], "There are suite, attngan"),
     "no such level": (["model.mask_levels=[5]"], "model.mask_levels"),
 }
 

@@ -205,7 +205,7 @@ def test_a_useless_encoder_stops_on_whole_data_and_warns_on_partial(
 def test_what_is_missing_is_named(classifier: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set model\.image_encoder"):
         fit(tmp_path)
-    with pytest.raises(UserError, match="choose one of learned, vec, fasttext_bin"):
+    with pytest.raises(UserError, match=r"model\.words=.* There are learned, vec, fasttext_bin"):
         VSE(words="glove")
     with pytest.raises(UserError, match=r"model\.words=vec needs a file"):
         VSE(words="vec")

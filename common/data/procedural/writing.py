@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from common.data.procedural.colours import ANCHORS
 from common.errors import UserError
+from common.files import locked
 from common.processes import end_with
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ def drawn(
         )
     marker = json.dumps({"kind": kind, "version": VERSION, "arguments": arguments}, indent=1) + "\n"
     root = root.expanduser().absolute()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{root}.lock"):
+    with locked(root):
         if root.is_dir() and any(root.iterdir()):
             if not (root / "procedural.json").is_file() or (root / "procedural.json").read_text() != marker:
                 raise UserError(f"{root} holds something else than these {kind}: choose another folder or delete it.")

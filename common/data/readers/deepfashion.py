@@ -25,7 +25,7 @@ from common.data.readers.fashion_csv import FRAMES, read_joints, read_pairs
 from common.data.readers.fashion_photos import HIGHRES_WAYS, INSHOP, PARTS, TREES, Place, check_sizes, locate, photos
 from common.data.readers.presence import DatasetReader, Part, is_procedural
 from common.data.records import Records
-from common.errors import UserError
+from common.errors import UserError, choose
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +114,7 @@ class DeepFashion(DatasetReader):
             ("files", files, ("auto", *STEMS, "vunet")),
             ("highres", highres, HIGHRES_WAYS),
         ):
-            if value not in known:
-                raise UserError(f"data.{key}={value} is not known: choose from {', '.join(known)}.")
+            choose(f"data.{key}", value, known)
         if (val_groups or 0) < 0:
             raise UserError(f"data.val_groups={val_groups} is no number of groups: choose 500, say, or null.")
         self.split, self.pairs, self.n_train_pairs, self.n_test_pairs = split, pairs, n_train_pairs, n_test_pairs

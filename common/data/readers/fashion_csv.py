@@ -16,7 +16,7 @@ import numpy as np
 from common.data.pose_pairs import Pair
 from common.data.poses import FRAME, JOINTS
 from common.data.readers.fashion_names import group, parse
-from common.errors import UserError
+from common.errors import UserError, choose
 
 FRAMES = ("auto", "256", "crop176", "squeeze176")
 HEADER = "name:keypoints_y:keypoints_x"
@@ -34,8 +34,7 @@ def read_joints(
     "auto": `narrow` where the file is called resize or no x reaches 176. UserError: a line that is no key points of one
     photo, a photo that two lines tell different things of.
     """
-    if frame not in FRAMES:
-        raise UserError(f"data.annotation_frame={frame} is not known: choose from {', '.join(FRAMES)}.")
+    choose("data.annotation_frame", frame, FRAMES)
     found: dict[str, np.ndarray] = {}
     for path in paths:
         for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
