@@ -72,10 +72,22 @@ def pose_maps(joints: Tensor, side: int, *, kind: str = "disk", radius: float = 
 def pose_mask(joints: Tensor, side: int, *, radius: float = 4.0) -> Tensor:
     """PG2's pose mask M: B,1,S,S float in {0, 1}, 1 on the body (Ma et al. 2017, Sec. 3.1: weight of the L1 loss).
 
-    Every limb whose ends are both there, `radius` wide to each side, closed with a 5 x 5 window. PG2 stamps discs
-    every 4 pixels along a limb; here it is the whole strip, at most half a pixel more at its edge.
+    Bit by bit that of PG2's code at 256 px and a radius of 4: every limb whose ends are both there is a row of disks,
+    apart by as many steps of at least `radius` as fit into it and cut down to whole pixels; then all is closed with a
+    5 x 5 window.
     """
-    drawn = (_limb_distances(joints, side, MASK_LIMBS).amin(1, keepdim=True) <= radius**2).float()
+    start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*MASK_LIMBS, strict=True))
+    way, seen = joints[:, end] - joints[:, start], present(joints)  # B,L,2
+    steps = (way.square().sum(-1).double().sqrt() / radius).long().clamp(min=1)[..., None]  # B,L,1
+    step = torch.arange(int(2**0.5 * side / radius) + 1, device=joints.device).minimum(steps)  # B,L,N, the last again
+    along = (way[:, :, None] * step[..., None]).div(steps[..., None], rounding_mode="floor")
+    x, y = (joints[:, start][:, :, None] + along).unbind(-1)
+    there = (seen[:, start] & seen[:, end])[..., None] & (x < side) & (y < side)
+    cells = torch.where(there, y * side + x, side**2).flatten(1)  # one more than pixels, for what is not there
+    centres = torch.zeros(len(joints), side**2 + 1, device=joints.device).scatter_(1, cells, 1.0)[:, :-1]
+    reach = torch.arange(-int(radius), int(radius) + 1, device=joints.device)
+    disk = (reach[:, None].square() + reach.square() <= radius**2).float()[None, None]
+    drawn = (F.conv2d(centres.unflatten(1, (1, side, side)), disk, padding=int(radius)) > 0.5).float()
     widened = F.max_pool2d(drawn, 5, 1, 2)
     return -F.max_pool2d(-widened, 5, 1, 2)
 
@@ -114,9 +126,9 @@ def _disks(joints: Tensor, side: int, radius: float) -> Tensor:
     return maps.scatter_(2, cells, 1.0)[..., :-1].unflatten(2, (side, side))
 
 
-def _limb_distances(joints: Tensor, side: int, limbs: tuple[tuple[int, int], ...]) -> Tensor:
-    """Squared, of every pixel from each limb: B,L,S,S, infinite where an end is missing."""
-    start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*limbs, strict=True))
+def _limb_distances(joints: Tensor, side: int) -> Tensor:
+    """Squared, of every pixel from each of LIMBS: B,L,S,S, infinite where an end is missing."""
+    start, end = (torch.tensor(ends, device=joints.device) for ends in zip(*LIMBS, strict=True))
     dx, dy = _offsets(joints, side)
     x, y = dx[:, start][:, :, None, :], dy[:, start][:, :, :, None]
     way = (joints[:, end] - joints[:, start]).float()
@@ -132,7 +144,7 @@ def _limb_distances(joints: Tensor, side: int, limbs: tuple[tuple[int, int], ...
 
 def _stickman(joints: Tensor, side: int, half_width: float) -> Tensor:
     """B,3,S,S in [-1, 1]; where limbs cross, the later one of LIMBS is seen; edges fade over a pixel."""
-    cover = (half_width + 0.5 - _limb_distances(joints, side, LIMBS).sqrt()).clamp(0, 1)  # B,L,S,S
+    cover = (half_width + 0.5 - _limb_distances(joints, side).sqrt()).clamp(0, 1)  # B,L,S,S
     below = torch.flip(torch.cumprod(torch.flip(1 - cover, [1]), 1), [1])  # what limb l and the later ones let through
     weight = cover * F.pad(below[:, 1:], (0, 0, 0, 0, 0, 1), value=1.0)
     return torch.einsum("blhw,lc->bchw", weight, _colours(len(LIMBS), joints.device)) * 2 - 1

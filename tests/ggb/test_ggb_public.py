@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.data.poses import pose_maps
+from common.data.poses import pose_maps, pose_mask
 from ggb.model import GGB
-from tests.peers.ggb_step import PublicStep, joint_maps
+from tests.peers.ggb_step import PublicStep, body_mask, joint_maps
 from tests.worlds.tiny_pairs import S, batch, fit, make
 
 SAME = 1e-4
@@ -71,3 +71,13 @@ def test_pose_maps_are_those_drawn_joint_by_joint() -> None:
     joints = batch(8)["target_joints"]
     joints[0, :4] = torch.tensor([[0, 0], [S - 1, 0], [-1, -1], [3, -1]])
     assert torch.equal(joint_maps(joints, S, 4.0), pose_maps(joints, S, radius=4.0))
+
+
+@pytest.mark.parametrize(("side", "radius", "people"), [(256, 4, 6), (256, 8, 2), (64, 1, 6), (64, 3, 6)])
+def test_pose_masks_are_those_stamped_disk_by_disk(side: int, radius: int, people: int) -> None:
+    """To the bit, also at the border, with joints that are missing, far, near or in one place."""
+    joints = torch.randint(-side // 4, side, (people, 18, 2), generator=torch.Generator().manual_seed(side + radius))
+    joints[joints.amin(-1) < 0] = -1
+    joints[0, :4] = torch.tensor([[0, 0], [side - 1, 0], [side - 1, side - 1], [0, side - 1]])
+    joints[1, 8:11] = torch.tensor([[20, 30], [20, 30], [21, 31]])
+    assert torch.equal(pose_mask(joints, side, radius=float(radius)), body_mask(joints, side, radius))

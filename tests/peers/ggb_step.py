@@ -11,9 +11,10 @@ from copy import deepcopy
 import numpy as np
 import torch
 import torch.nn.functional as F
+from skimage.morphology import dilation, erosion
 from torch import Tensor, nn
 
-from common.data.poses import CHANNELS
+from common.data.poses import CHANNELS, MASK_LIMBS
 from common.data.records import Sample
 from ggb.model import GGB
 from ggb.networks import TOP, GuidingBlock
@@ -136,3 +137,33 @@ def joint_maps(joints: Tensor, side: int, radius: float) -> Tensor:
             columns, rows = np.meshgrid(np.arange(side), np.arange(side))
             channel[(columns - x) ** 2 + (rows - y) ** 2 <= radius**2] = 1
     return torch.from_numpy(maps)
+
+
+def body_mask(joints: Tensor, side: int, radius: int = 4) -> Tensor:
+    """PG2's `_getPoseMask` (datasets/convert_DF.py), disk by disk: joints B,18,2 -> B,1,S,S float32 in {0, 1}.
+
+    A limb of `length` pixels is cut into int(length / radius) parts; a disk of whole pixels lies at each end and at
+    each cut, whose coordinates lose what is behind the point. Then scikit-image's dilation and erosion, a square of 5.
+    """
+    masks = np.zeros((len(joints), 1, side, side), np.float32)
+    for person, points in zip(masks, joints.tolist(), strict=True):
+        for one, other in MASK_LIMBS:
+            (x0, y0), (x1, y1) = points[one], points[other]
+            if min(x0, y0, x1, y1) < 0:
+                continue
+            parts = int(np.sqrt((y0 - y1) ** 2 + (x0 - x1) ** 2) / radius)
+            stamp(person[0], x0, y0, radius)
+            stamp(person[0], x1, y1, radius)
+            for part in range(1, parts):
+                stamp(person[0], x0 + (x1 - x0) * part / parts, y0 + (y1 - y0) * part / parts, radius)
+        person[0] = erosion(dilation(person[0], np.ones((5, 5))), np.ones((5, 5)))
+    return torch.from_numpy(masks)
+
+
+def stamp(mask: np.ndarray, x: float, y: float, radius: int) -> None:
+    """1 on the pixels of a disk, as far as they are in the mask."""
+    for down in range(-radius, radius + 1):
+        for right in range(-radius, radius + 1):
+            row, column = int(y) + down, int(x) + right
+            if np.hypot(down, right) <= radius and 0 <= row < len(mask) and 0 <= column < len(mask):
+                mask[row, column] = 1
