@@ -9,7 +9,7 @@ from common.blocks import upcast
 def reconstruction(image: Tensor, target: Tensor) -> Tensor:
     """|y^n - x-hat^n|, Eq. 3, as a mean over batch, channels and pixels: B,3,s,s twice -> scalar.
 
-    A mean, not a sum, because lambda_real = 0.02 is PG2's 1 / 50, whose L1 is a mean.
+    A mean, not a sum, because lambda_real = 0.02 is the 1 / 50 of PG2's code, whose L1 is a mean.
     """
     return F.l1_loss(upcast(image), upcast(target))
 

@@ -187,7 +187,8 @@ class Discriminator(nn.Module):
 class PG2(PoseGAN):
     """Two stages, one after the other: G1 for `stage1_steps` updates, then G2 and D in turn with G1 as it is.
 
-    One Adam holds both stages' weights: those without a gradient stay, and a step is an update of either.
+    One Adam holds both stages' weights: those without a gradient stay, and a step is an update of either. In the
+    authors' code G2 descends first and D then reads another batch; here D is first and both read one.
     """
 
     generator: Generator
@@ -199,14 +200,17 @@ class PG2(PoseGAN):
         "stage1.body": "PG2, Sec. 3.1, |x-hat_1 - y| M",
         "d.real": "PG2, Sec. 3.2, BCE(D(y), 1)",
         "d.fake": "PG2's code, BCE(D([x-hat_2; x]), 0): the source photo is a second kind of fake",
-        "g.adversarial": "PG2, Sec. 3.2, BCE(D(x-hat_2), 1)",
+        "g.adversarial": "PG2's code, BCE(D([x-hat_2; x]), 1); g_adversarial=drawn: PG2, Sec. 3.2, BCE(D(x-hat_2), 1)",
         "g.rec": "PG2, Sec. 3.2, |x-hat_2 - y|",
         "g.body": "PG2, Sec. 3.2, |x-hat_2 - y| M",
     }
     KIND = "pg2"
     SERVED = ("image_size", "width", "code_dim", "tf_padding", "pose_map", "pose_radius", "pose_sigma")
     TRAINED = ("ndf",)
-    CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {"lr_decay": ("none", "linear")}
+    CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
+        "g_adversarial": ("both", "drawn"),
+        "lr_decay": ("none", "linear"),
+    }
 
     def __init__(
         self,
@@ -214,6 +218,7 @@ class PG2(PoseGAN):
         image_size: int,
         loss: dict[str, dict[str, float | None]],
         stage1_steps: int = 22_000,
+        g_adversarial: str = "both",
         width: int = 128,
         code_dim: int = 64,
         ndf: int = 64,
@@ -233,7 +238,9 @@ class PG2(PoseGAN):
     ) -> None:
         """Plain values only; conf/model/pg2.yaml says where each comes from.
 
-        tf_padding: for weights of the authors' TensorFlow code. pose_radius: of the disks, and of the limbs in M.
+        g_adversarial: both, the authors' code, a mean over D(x-hat_2) and D(x), of which the latter reaches x-hat_2
+        through D's norms alone; drawn, the paper, over D(x-hat_2). tf_padding: for weights of the authors' TensorFlow
+        code. pose_radius: of the disks, and of the limbs in M.
         """
         super().__init__(
             ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
@@ -241,6 +248,7 @@ class PG2(PoseGAN):
         self.save_hyperparameters()
         self.settle()
         self.loss, self.stage1_steps, self.pose_radius = loss, stage1_steps, pose_radius
+        self.g_adversarial = g_adversarial
         self.lr, self.betas, self.lr_decay, self.fused = lr, betas or [0.5, 0.999], lr_decay, fused
         self.real, self.fake = ADVERSARIAL["bce"]
         self.generator = Generator(
@@ -320,7 +328,8 @@ class PG2(PoseGAN):
 
     def g_terms(self, x: Tensor, y: Tensor, mask: Tensor, fine: Tensor) -> dict[str, Tensor]:
         """PG2, Sec. 3.2. D reads the batch that it read in its own descent, for its statistics."""
-        _, told, _ = self.discriminator(torch.cat([y, fine, x])).chunk(3)
+        _, drawn, source = self.discriminator(torch.cat([y, fine, x])).chunk(3)
+        told = torch.cat([drawn, source]) if self.g_adversarial == "both" else drawn
         return {"adversarial": self.real(told)} | self.distances(fine, y, mask)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:

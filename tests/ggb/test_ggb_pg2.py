@@ -60,7 +60,25 @@ def test_source_and_drawing_are_fakes_and_the_target_is_real() -> None:
     assert [float(photo.mean()) for photo in seen[0]] == [1, 1, 2, 2, 0, 0]
     assert terms["real"].item() == pytest.approx(0.126928, abs=1e-6)
     assert terms["fake"].item() == pytest.approx((0.313262 + 0.048587) / 2, abs=1e-6)
+    adversarial = model.g_terms(x, y, x[:, :1], fine)["adversarial"]  # of the drawing and of the source, as in the code
+    assert adversarial.item() == pytest.approx((1.313262 + 3.048587) / 2, abs=1e-6)
+    model.g_adversarial = "drawn"  # as in the paper
     assert model.g_terms(x, y, x[:, :1], fine)["adversarial"].item() == pytest.approx(1.313262, abs=1e-6)
+
+
+def test_half_of_the_adversarial_gradient_is_the_sources() -> None:
+    """Where D has no norm that the photos share: D(x) does not depend on x-hat_2, and its half moves nothing."""
+    model = make_pg2().double()
+    for layer in model.discriminator.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+    b = {name: value.double() for name, value in batch().items() if name in ("image", "target")}
+    fine = b["image"].flip(0).requires_grad_()
+    gradients = []
+    for model.g_adversarial in ("both", "drawn"):
+        term = model.g_terms(b["image"], b["target"], b["image"][:, :1], fine)["adversarial"]
+        gradients += torch.autograd.grad(term, [fine])
+    torch.testing.assert_close(2 * gradients[0], gradients[1], rtol=1e-10, atol=0)
 
 
 def test_every_loss_is_by_name_in_the_sources() -> None:
@@ -142,6 +160,7 @@ def test_resumed_between_the_stages_is_as_if_never_stopped(tmp_path: Path) -> No
     [
         {"tf_padding": True},
         {"pose_map": "stickman"},
+        {"g_adversarial": "drawn"},
         {"lr_decay": "linear"},
         {"accumulate": 2, "clip_g": 0.1, "clip_d": 0.1},
         {"ema_decay": 0.9, "grad_norm_every": 1},
@@ -163,6 +182,6 @@ def test_shapes_for_describe() -> None:
 
 
 def test_a_choice_that_does_not_exist_is_refused() -> None:
-    for name in ("pose_map", "lr_decay"):
+    for name in ("pose_map", "lr_decay", "g_adversarial"):
         with pytest.raises(UserError, match=f"model.{name}=wgan is not known: choose one of "):
             make_pg2(**{name: "wgan"})
