@@ -36,7 +36,7 @@ def choices(group: str) -> list[str]:
 
 
 def groups() -> list[str]:
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and not path.name.endswith("sizes"))
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
 def nearest(word: str, known: list[str]) -> str:
