@@ -30,7 +30,6 @@ from tests.worlds.layouts import refusal
 
 CONF = Path(__file__).parents[2] / "conf"
 SHOWN = ["has_wing_color::blue", "has_bill_shape::needle"]
-NO_DOOR: Any = None  # nothing else is composed
 
 
 def settings(root: Path, job: str = "attributes", **change: Any) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def done(birds: Path) -> Path:
     """One cleaning, its files side by side."""
     path = birds.parent / "out" / "clean.npz"
     path.parent.mkdir()
-    clean(settings(birds), NO_DOOR, path)
+    clean(settings(birds), path)
     return path
 
 
@@ -146,9 +145,9 @@ def test_an_image_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> No
     cfg = settings(root)
     records = load_data(cfg).records
     records.images[records.rows("train")[3]].write_bytes(b"")
-    assert "cannot be read" in refusal(lambda: clean(cfg, NO_DOOR, tmp_path / "clean.npz"))
+    assert "cannot be read" in refusal(lambda: clean(cfg, tmp_path / "clean.npz"))
     cfg["data"]["allow_missing"] = True
-    clean(cfg, NO_DOOR, tmp_path / "clean.npz")
+    clean(cfg, tmp_path / "clean.npz")
     cleaned, data = read_cleaned(tmp_path / "clean.npz"), load_data(cfg)
     assert cleaned.params["train"] == (~data.records.test & data.store.ok).sum() < (~data.records.test).sum()
     assert np.isfinite(cleaned.score[:, ~cleaned.skipped]).all()
@@ -157,7 +156,7 @@ def test_an_image_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> No
 
 def test_what_cannot_be_shown_is_refused_before_the_work(birds: Path, tmp_path: Path) -> None:
     cfg = settings(birds, shown=["has_wing_colour::blue"])
-    assert "did you mean has_wing_color::blue" in refusal(lambda: clean(cfg, NO_DOOR, tmp_path / "x.npz"))
+    assert "did you mean has_wing_color::blue" in refusal(lambda: clean(cfg, tmp_path / "x.npz"))
     assert not list(tmp_path.iterdir())
 
 
@@ -192,17 +191,17 @@ def test_any_matrix_can_be_cleaned(birds: Path, done: Path, tmp_path: Path, caps
     np.save(tmp_path / "labels.npy", data.records.attributes[:, :12])
     np.save(tmp_path / "train.npy", ~data.records.test)
     files = {"features": str(kept), "labels": str(tmp_path / "labels.npy"), "train": str(tmp_path / "train.npy")}
-    clean_matrix(settings(birds, "matrix", **files, rounds=2), NO_DOOR, tmp_path / "out.npz")
+    clean_matrix(settings(birds, "matrix", **files, rounds=2), tmp_path / "out.npz")
     found = read_cleaned(tmp_path / "out.npz")
     assert np.array_equal(found.present, cleaned.present[:, :12])  # the same draws
     assert str(kept) in (tmp_path / "out.md").read_text()
     assert "Removed: " in capsys.readouterr().out
     for name in ("features", "labels"):
         cfg = settings(birds, "matrix", **files | {name: None})
-        assert f"prepare.{name}=FILE.npy" in refusal(lambda cfg=cfg: clean_matrix(cfg, NO_DOOR, tmp_path / "x.npz"))
+        assert f"prepare.{name}=FILE.npy" in refusal(lambda cfg=cfg: clean_matrix(cfg, tmp_path / "x.npz"))
     np.save(tmp_path / "objects.npy", np.array([{}], object))
     cfg = settings(birds, "matrix", **files | {"labels": str(tmp_path / "objects.npy")})
-    assert "cannot be read as .npy" in refusal(lambda: clean_matrix(cfg, NO_DOOR, tmp_path / "x.npz"))
+    assert "cannot be read as .npy" in refusal(lambda: clean_matrix(cfg, tmp_path / "x.npz"))
 
 
 def test_a_squashed_image_keeps_nothing_of_its_aspect(birds: Path) -> None:
