@@ -4,26 +4,26 @@ B images, S side, F width of the penultimate layer (fc7 after ReLU for VGG and A
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from common.blocks import Frozen, upcast
+from common.blocks import Frozen, WarmCosine, upcast
 from common.data.records import Sample
 from common.errors import UserError, choose
+from common.exports import Artifact, read_artifact
 from common.files import file_hash
-from common.schedules import WarmCosine
+from common.weights import are_words, fill, is_state, on_cpu, read_weights
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 INPUT = {"inception_v3": {"mean": [0.5] * 3, "std": [0.5] * 3}}  # torchvision's file is TensorFlow's: [-1, 1]
 SIDES = {  # the side each architecture was made for
@@ -86,25 +86,6 @@ def prepare(images: Tensor, side: int, mean: list[float], std: list[float]) -> T
     return (images * 0.5 + 0.5 - m) / s
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
-    """What a weights file holds, read without running any code from it."""
-    if not Path(path).is_file():
-        raise UserError(f"no weights file at {path}: give the path of one, or leave it out to have one trained.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader fails in a dozen ways on a damaged file
-        if "unsupported global" in str(error).lower():
-            raise UserError(
-                f"{path} holds pickled objects, which can run code when they are read: save its state_dict() alone."
-            ) from None
-        raise UserError(
-            f"{path} cannot be read as weights: it is damaged or of another kind, fetch or train it again."
-        ) from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, no weights: give a state dict or an export.")
-    return content
-
-
 def recognise(state: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """An export for a torchvision state dict: architecture and K by keys and shapes, ImageNet's normalisation."""
     state = state.get("state_dict", state)
@@ -123,23 +104,32 @@ def recognise(state: dict[str, Any], path: str | Path) -> dict[str, Any]:
             known = {"arch": arch, "classes": [str(i) for i in range(k)], "image_size": SIDES[arch]} | INPUT.get(
                 arch, IMAGENET
             )
-            return {"format": FORMAT, "kind": "classifier", "data": data, "accuracy": None, "state_dict": state} | known
+            return {"kind": "classifier", "data": data, "accuracy": None, "state_dict": state} | known
     raise UserError(
         f"{path} holds no classifier known here: give an export or torchvision weights of {', '.join(SIDES)}."
     )
 
 
+PARTS = {  # of an export
+    "data": str,
+    "arch": str,
+    "classes": are_words,
+    "image_size": int,
+    "mean": list,
+    "std": list,
+    "accuracy": float | None,
+    "state_dict": is_state,
+}
+
+
 class ImageClassifier(Frozen):
     """A classifier that only serves: eval mode, frozen, float32 also under autocast. Gradients reach the images."""
 
-    def __init__(self, export: dict[str, Any], hash: str) -> None:
-        """export: what `Classifier.export` gives. hash: of the file it came from."""
+    def __init__(self, export: Mapping[str, Any], hash: str, path: str | Path = "the export") -> None:
+        """export: as PARTS has it. hash: of the file it came from. path: that file, for what is wrong with it."""
         with torch.device("meta"):
             net = build(export["arch"], len(export["classes"]))
-        # strict, but for the batch counters that files of PyTorch 0.3 and older lack
-        counters = {k: torch.tensor(0) for k in net.state_dict() if k.endswith("num_batches_tracked")}
-        net.load_state_dict(counters | export["state_dict"], assign=True)  # without a second copy of 528 MB
-        super().__init__(net.float())
+        super().__init__(fill(net, export["state_dict"], path))
         self.info = {k: v for k, v in export.items() if k != "state_dict"}
         self.name, self.hash = f"classifier-{export['data']}", hash
         self.classes: list[str] = export["classes"]
@@ -162,33 +152,28 @@ class ImageClassifier(Frozen):
         return self.info | {"state_dict": self.net.state_dict()}
 
 
-def read_export(path: str | Path, kind: str) -> dict[str, Any]:
-    """An artifact of this suite, made by `model=<kind>`."""
-    content = read_weights(path)
-    if content.get("kind") != kind:
-        found = f"a {content['kind']}" if "kind" in content else "something else"
-        raise UserError(f"{path} holds {found}, not a {kind}: give the file that model={kind} made.")
-    return content
-
-
 def load_classifier(path: str | Path) -> ImageClassifier:
     """An export of `model=classifier`."""
-    return ImageClassifier(read_export(path, "classifier"), file_hash(path))
+    return ImageClassifier(read_artifact(path, "classifier", PARTS), file_hash(path), path)
 
 
 def load_image_encoder(path: str | Path) -> ImageClassifier:
     """An export of `model=classifier`, or torchvision's own file such as vgg16-397923af.pth."""
     content = read_weights(path)
-    return ImageClassifier(
-        content if content.get("kind") == "classifier" else recognise(content, path), file_hash(path)
-    )
+    if "kind" in content:
+        return load_classifier(path)
+    return ImageClassifier(recognise(content, path), file_hash(path), path)
 
 
-class Classifier(LightningModule):
+class Classifier(Artifact):
     """Trains a torchvision architecture on the classes of a data set's training split.
 
     Where ImageNet weights are absent this gives VSE its image features and the metrics their extractor.
     """
+
+    KIND = "classifier"
+    FACTS: ClassVar[Mapping[str, Any]] = {"class_names": are_words, "accuracy": float}
+    TAUGHT: ClassVar[tuple[str, ...]] = ("class_names",)
 
     net: nn.Module
     target: Tensor  # class of Records -> 0..K-1, -1 for a class that the training split lacks
@@ -223,7 +208,7 @@ class Classifier(LightningModule):
         self.momentum, self.weight_decay, self.warmup_epochs = momentum, weight_decay, warmup_epochs
         self.label_smoothing, self.held_out, self.seed = label_smoothing, held_out, seed
         self.class_names: list[str] = []
-        self.data, self.accuracy = "", float("nan")
+        self.accuracy = float("nan")
         if optimizer not in ("sgd", "adam"):
             raise UserError(f"the classifier's optimizer is '{optimizer}': choose sgd or adam.")
         if classes is not None:
@@ -243,12 +228,13 @@ class Classifier(LightningModule):
     # ---- data: the classes of the training split become 0..K-1
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage != "fit":
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         records, rows = data.records, data.rows(data.train_split)
         labels = np.unique(records.labels[rows])
-        self.class_names, self.data = [records.classes[label] for label in labels], data.name
+        self.class_names = [records.classes[label] for label in labels]
         known = self.hparams["classes"]
         if known not in (None, len(labels)):
             raise UserError(f"model.classes={known}, but {data.name} trains {len(labels)} classes: leave it null.")
@@ -286,7 +272,7 @@ class Classifier(LightningModule):
     @torch.no_grad()
     def measure(self) -> float:
         """Share of the held-out images whose class is the most likely; nan when there are none."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         rows = self.held.nonzero().flatten().cpu().numpy()
         self.net.eval()
         hits = []
@@ -315,33 +301,20 @@ class Classifier(LightningModule):
 
     # ---- files
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["suite"] = {"format": FORMAT, "model": "Classifier", "accuracy": self.accuracy}
-        checkpoint["suite"] |= {"class_names": self.class_names, "data": self.data}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        suite = checkpoint.get("suite", {})
-        if suite.get("model") != "Classifier":
-            found = suite.get("model", "another program")
-            raise UserError(f"this checkpoint is of {found}, not of Classifier: give the file of this model.")
-        if self.class_names and self.class_names != suite["class_names"]:
-            raise UserError("this checkpoint was trained on other classes: give the same data, or start a new run.")
-        self.class_names, self.data, self.accuracy = suite["class_names"], suite["data"], suite["accuracy"]
+    def take_facts(self, facts: Mapping[str, Any]) -> None:
+        super().take_facts(facts)
         if not hasattr(self, "net"):
             self.build(len(self.class_names))
 
-    def export(self) -> dict[str, Any]:
-        """The artifact: plain values and the state dict in torchvision's layout; `load_classifier` reads it."""
+    def content(self) -> dict[str, Any]:
+        """As PARTS has it; the state dict is in torchvision's layout."""
         return {
-            "format": FORMAT,
-            "kind": "classifier",
             "arch": self.arch,
             "classes": self.class_names,
             "image_size": self.image_size,
             **IMAGENET,
             "accuracy": self.accuracy,
-            "data": self.data,
-            "state_dict": {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()},
+            "state_dict": on_cpu(self.net.state_dict()),
         }
 
 

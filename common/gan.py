@@ -1,8 +1,10 @@
-"""The short base of every GAN here: manual optimisation whose traps are closed (see docs/decisions/001)."""
+"""The short bases of every model here: what a checkpoint keeps, and, for GANs, manual optimisation whose traps are
+closed (see docs/decisions/001)."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -14,8 +16,7 @@ from common.blocks import frozen_prefixes, upcast
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.losses import require_terms, weighted
-
-CHECKPOINT_FORMAT = 1
+from common.weights import check_fit, check_parts, is_state
 
 
 def paired_noise(pairs: Tensor, width: int, *, seed: int = 0) -> Tensor:
@@ -27,7 +28,86 @@ def paired_noise(pairs: Tensor, width: int, *, seed: int = 0) -> Tensor:
     return torch.stack(rows)
 
 
-class GANModule(LightningModule):
+class Checkpointed(LightningModule):
+    """Counts the images it was shown; its checkpoints hold plain facts beside the weights, and no frozen network.
+
+    `suite` of a checkpoint is {format, model, images_seen, g_steps, data, ...FACTS}.
+    """
+
+    CHECKPOINT_FORMAT: ClassVar[int] = 1
+    FACTS: ClassVar[Mapping[str, Any]] = {}  # what `facts` gives, each with its type (`weights.check_parts`)
+    TAUGHT: ClassVar[tuple[str, ...]] = ()  # facts that a run goes on with unchanged; the first is empty until `setup`
+
+    images_seen = 0
+    data_name = ""  # of the data set that it was trained on
+
+    @property
+    def data(self) -> Any:
+        """The data module of the fit that runs."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values that the weights are nothing without."""
+        return {name: getattr(self, name) for name in self.FACTS}
+
+    def take_facts(self, facts: Mapping[str, Any]) -> None:
+        """Facts of a file become this model's; a model that is made of them builds its networks."""
+        for name in self.FACTS:
+            setattr(self, name, facts[name])
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        self.images_seen += len(batch["row"]) * self.trainer.world_size
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        frozen = frozen_prefixes(self)
+        if frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(frozen)}
+        checkpoint["suite"] = self.facts() | {
+            "format": self.CHECKPOINT_FORMAT,
+            "model": type(self).__name__,
+            "images_seen": self.images_seen,
+            "g_steps": self.trainer.global_step if self._trainer is not None else 0,
+            "data": self.data_name,
+        }
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], source: str | Path = "this checkpoint") -> None:
+        """UserError for another model's checkpoint, and for one that is not whole."""
+        suite = checkpoint.get("suite")
+        found = suite.get("model") if isinstance(suite, Mapping) else "another program"
+        if not isinstance(suite, Mapping) or found != type(self).__name__:
+            raise UserError(
+                f"{source} is of {found}, not of {type(self).__name__}: give the file of this model, or the model of "
+                "this file."
+            )
+        if suite.get("format") != self.CHECKPOINT_FORMAT:
+            raise UserError(
+                f"{source} is of format {suite.get('format')}, not {self.CHECKPOINT_FORMAT}: train again with this "
+                "version, resume=never."
+            )
+        check_parts(checkpoint, {"suite": {"images_seen": int, **self.FACTS}, "state_dict": is_state}, source)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that does not fit, and puts the frozen networks back, so that loading stays strict."""
+        self.check_checkpoint(checkpoint)
+        suite, mine = checkpoint["suite"], self.facts()
+        other = [name for name in self.TAUGHT if mine[self.TAUGHT[0]] and mine[name] != suite[name]]
+        if other:
+            raise UserError(
+                f"this checkpoint was trained on other data, whose {other[0]} differ: give the same data, or start a "
+                "new run."
+            )
+        self.take_facts(suite)
+        frozen = frozen_prefixes(self)
+        if frozen:
+            own = {k: v for k, v in self.state_dict().items() if k.startswith(frozen)}
+            checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        check_fit(self, checkpoint["state_dict"], (), "this checkpoint")
+        self.images_seen = suite["images_seen"]
+        self.data_name = self.data_name or suite.get("data", "")
+
+
+class GANModule(Checkpointed):
     """Steps, averages and checkpoints for two optimisers: the generator's first, then the discriminator's.
 
     A paper writes `training_step` (fakes drawn once; D before G; each under `toggled_optimizer`), hands its terms to
@@ -51,7 +131,6 @@ class GANModule(LightningModule):
         self.automatic_optimization = False
         self.ema_decay, self.accumulate, self.grad_norm_every = ema_decay, accumulate, grad_norm_every
         self.clip = {"g": clip_g, "d": clip_d}
-        self.images_seen = 0
         self.ema_generator: AveragedModel | None = None
         self.pending: dict[str, Tensor] = {}
         self.sound: Tensor | None = None
@@ -190,7 +269,7 @@ class GANModule(LightningModule):
             self.pending[f"train/{side}/grad_norm_{name}"] = torch.stack(squares).sum().sqrt()
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
-        self.images_seen += len(batch["row"]) * self.trainer.world_size
+        super().on_train_batch_end(outputs, batch, batch_idx)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (batch_idx + 1) % every == 0 or batch_idx + 1 == self.trainer.num_training_batches:
             self.check_sound()
@@ -213,32 +292,3 @@ class GANModule(LightningModule):
                 f"the loss became NaN or infinite in epoch {self.current_epoch} ({', '.join(bad)}); the last "
                 "checkpoint is from before that: lower the learning rate or set trainer.precision=32-true, and go on"
             )
-
-    # ---- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves frozen networks out and adds what is not a tensor, as plain values only."""
-        frozen = frozen_prefixes(self)
-        if frozen:
-            state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(frozen)}
-        checkpoint["suite"] = {
-            "format": CHECKPOINT_FORMAT,
-            "model": type(self).__name__,
-            "images_seen": self.images_seen,
-            "g_steps": self.trainer.global_step if self._trainer is not None else 0,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses another model's file and puts the frozen networks back, so that loading stays strict."""
-        suite = checkpoint.get("suite", {})
-        if suite.get("model") != type(self).__name__:
-            raise UserError(
-                f"this checkpoint is of {suite.get('model', 'another program')}, not of {type(self).__name__}: "
-                "give the file of this model, or the model of this file"
-            )
-        self.images_seen = int(suite["images_seen"])
-        frozen = frozen_prefixes(self)
-        if frozen:
-            mine = {k: v for k, v in self.state_dict().items() if k.startswith(frozen)}
-            checkpoint["state_dict"] = mine | checkpoint["state_dict"]

@@ -1,30 +1,103 @@
 """State dicts of files: read without unpickling an object, and loaded only into the very network they were made of."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from common.classifier import read_weights
 from common.errors import UserError
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """What a file of weights holds, on the CPU; no code in it runs, and only a regular file is opened."""
+    if not Path(path).is_file():
+        found = f"{path} is no regular file" if Path(path).exists() else f"no weights file at {path}"
+        raise UserError(f"{found}: give the path of one, or leave it out to have one trained.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a file that you may read.") from None
+    except Exception as error:  # the reader fails in a dozen ways on a damaged file
+        if "unsupported global" in str(error).lower():
+            raise UserError(
+                f"{path} holds pickled objects, which can run code when they are read: save its state_dict() alone."
+            ) from None
+        raise UserError(
+            f"{path} cannot be read as weights: it is damaged or of another kind, fetch or train it again."
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, no weights: give a state dict or an export.")
+    return content
+
+
+def is_state(value: object) -> bool:
+    """Whether something is a state dict: names with one tensor each."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(one, Tensor) for name, one in value.items()
+    )
+
+
+def are_words(value: object) -> bool:
+    """Whether something is a list of words."""
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def check_parts(content: Mapping[str, Any], parts: Mapping[str, Any], path: str | Path, inside: str = "") -> None:
+    """UserError unless a file has these parts, each of its kind: a type, a test such as `is_state`, or parts again."""
+    for name, kind in parts.items():
+        value: Any = content.get(name)
+        nested = isinstance(kind, Mapping)
+        wanted = Mapping if nested else kind
+        fits = isinstance(value, wanted) if isinstance(wanted, type | UnionType) else wanted(value)
+        if not fits:
+            fault = f"is a {type(value).__name__}" if name in content else "is missing"
+            raise UserError(f"{path} is not whole, its part {inside}{name} {fault}: take the original file.")
+        if nested:
+            check_parts(value, kind, path, f"{inside}{name}.")
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """A state dict on the CPU. UserError when the file is absent, damaged, holds objects or anything but tensors."""
     state = read_weights(path)
-    if not (isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values())):
+    if not (state and is_state(state)):
         raise UserError(
             f"{path} is not a state dict, names with one tensor each: save the network's state_dict() alone."
         )
-    return {str(name): value for name, value in state.items()}
+    return state
 
 
 def without_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of the network inside a DataParallel, whose keys all begin with `module.`; others as they are."""
     wrapped = all(name.startswith("module.") for name in state)
     return {name.removeprefix("module.") if wrapped else name: value for name, value in state.items()}
+
+
+def fill(net: Net, state: Mapping[str, Tensor], source: str | Path) -> Net:
+    """A network built on the meta device, with a file's weights and without a second copy of them; `net` is used up.
+
+    BatchNorm's counters, which PyTorch <= 0.3 did not keep, are 0 where the file lacks them.
+    """
+    check_fit(net, state, ("num_batches_tracked",), source)
+    mine = net.state_dict()
+    counters = {key: torch.tensor(0) for key in mine if key.endswith("num_batches_tracked")}
+    net.load_state_dict(counters | {key: value.to(mine[key].dtype) for key, value in state.items()}, assign=True)
+    return net
+
+
+@contextmanager
+def settings_of(path: str | Path) -> Iterator[None]:
+    """Where a network is built from settings that a file holds: those that build none are a UserError."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise UserError(f"{path} holds settings that build no network ({error}): take the original file.") from error
 
 
 def load_strict(
@@ -54,7 +127,12 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], tolerate: Sequence
         for name, value in state.items()
         if name in expected and value.shape != expected[name].shape
     ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    retyped = [
+        f"{name} {value.dtype} for {expected[name].dtype}"
+        for name, value in state.items()
+        if name in expected and value.is_floating_point() != expected[name].is_floating_point()
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped, "of another type": retyped}
     faults = [f"{kind} {some(names)}" for kind, names in kinds.items() if names]
     if faults:
         raise UserError(
@@ -74,22 +152,38 @@ def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Sequence[str], path: str | Path) -> None:
     """Refuses weights made with other settings and says which words of the command would fit them.
 
-    names: of settings of the model, of `image_size`, which the data say, or in full (`loss.d.part`). Whether an average
-    is kept is compared too. A setting that `theirs` lacks is as mine: the file is from before it.
+    names: of settings of the model, of whole groups of them (`generator`), of `image_size`, which the data say, or of
+    weights of the loss (`loss.d.part`). Whether an average is kept is compared too. A setting that `theirs` lacks is as
+    mine: the file is from before it.
     """
-    other = [name for name in names if mine[name] != theirs.get(name, mine[name])]
+    mine, theirs = flat(mine), flat(theirs)
+    other = [
+        key
+        for name in names
+        for key in mine
+        if (key == name or key.startswith(f"{name}.")) and mine[key] != theirs.get(key, mine[key])
+    ]
     if (mine["ema_decay"] is None) != (theirs.get("ema_decay", mine["ema_decay"]) is None):
         other.append("ema_decay")
     if other:
-        rooms = {name: "" if "." in name else "data." if name == "image_size" else "model." for name in other}
-        words = [f"{rooms[name]}{name}={json.dumps(theirs[name], separators=(',', ':'))}" for name in other]
+        values = {name: json.dumps(theirs[name], separators=(",", ":"), default=str) for name in other}
+        rooms = {"image_size": "data.image_size"}
+        words = [f"{rooms.get(k, k if k.startswith('loss.') else f'model.{k}')}={v}" for k, v in values.items()]
         raise UserError(f"{path} was made with other settings than these: add {' '.join(words)} to the command.")
 
 
-def check_export(content: Mapping[str, Any], kind: str, format: int, path: str | Path, wanted: str) -> None:
-    """UserError unless a file holds an export of this kind and format. wanted: what it should be, and which to give."""
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{generator: {ngf: 8}} -> {generator.ngf: 8}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def check_export(content: Mapping[str, Any], kind: str, format: int, path: str | Path, remedy: str) -> None:
+    """UserError unless a file holds an export of this kind and format. remedy: which file to give."""
     if content.get("kind") != kind:
         found = f"a {content['kind']}" if "kind" in content else "something else"
-        raise UserError(f"{path} holds {found}, not {wanted}.")
-    if content["format"] != format:
-        raise UserError(f"{path} is of format {content['format']}, not {format}: export it again with this version.")
+        raise UserError(f"{path} holds {found}, not a {kind}: {remedy}.")
+    if content.get("format") != format:
+        raise UserError(f"{path} is of format {content.get('format')}, not {format}: make it again with this version.")

@@ -13,26 +13,21 @@ captions.pickle they have names.json, what the tokens say. AttnGAN has no counte
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from common.blocks import Frozen
 from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
+from common.exports import read_artifact
 from common.files import file_hash
-from common.weights import check_fit, load_strict, on_cpu, read_state, without_parallel
-from finegan.damsm import Encoders, ImageEncoder
+from common.weights import check_fit, fill, load_strict, on_cpu, read_state, without_parallel
 from finegan.discriminators import Discriminator
-from finegan.networks import Generator, RNNEncoder, warm_start
-
-if TYPE_CHECKING:
-    from finegan.model import FineGAN
-
-Net = TypeVar("Net", bound=nn.Module)
+from finegan.encoders import PARTS, Encoders, ImageEncoder, RNNEncoder, encoders_of
+from finegan.networks import Generator, warm_start
 
 KINDS = {  # of files: a weight that no other has
     "generator": "img_net1.img.0.weight",
@@ -92,7 +87,7 @@ def load_generator(path: str | Path, *, legacy: bool = True) -> Generator:
     state = read_kind(path, "generator")
     with torch.device("meta"):
         generator = Generator(**generator_sizes(state, path), legacy=legacy)
-    return fill(generator, state, path)
+    return fill(generator, state, path).requires_grad_(False).eval()
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
@@ -109,50 +104,48 @@ def load_discriminator(path: str | Path) -> Discriminator:
             conditional=joint is not None,
             parts="PART_DNET.outlogits.0.weight" in state,
         )
-    return fill(net, state, path)
+    return fill(net, state, path).requires_grad_(False).eval()
 
 
-def fill(net: Net, state: Mapping[str, Tensor], source: str | Path) -> Net:
-    """A network built on the meta device, with a file's weights; `net` is used up."""
-    check_fit(net, state, ("num_batches_tracked",), source)
-    counters = {key: torch.tensor(0) for key in net.state_dict() if key.endswith("num_batches_tracked")}
-    net.load_state_dict(counters | dict(state), assign=True)
-    return net.requires_grad_(False).eval()
+def import_attngan(generators: Iterable[nn.Module], discriminators: nn.ModuleList, folder: str | Path) -> None:
+    """Starts networks from the netG*.pth of the last epoch and the netD{0,1,2}.pth of a folder.
 
-
-def import_attngan(model: "FineGAN", folder: str | Path) -> None:
-    """Starts a model from the netG*.pth of the last epoch and the netD{0,1,2}.pth of a folder; encoders are its own.
-
-    What AttnGAN has not stays as it is: a model with masks draws what the file's generator draws, whatever the mask.
+    generators: G and its average, `model.nets().values()`.
+    What AttnGAN has not stays as it is: a generator with masks draws what the file's draws, whatever the mask.
     """
     files = {"netG*.pth": last(Path(folder), "netG")} | {
-        f"netD{k}.pth": Path(folder, f"netD{k}.pth") for k in range(len(model.discriminator))
+        f"netD{k}.pth": Path(folder, f"netD{k}.pth") for k in range(len(discriminators))
     }
     refuse_missing(Path(folder), [name for name, path in files.items() if path is None or not path.is_file()])
     path, *others = (path for path in files.values() if path is not None)
-    take_generator(model, path)
-    for net, other in zip(model.discriminator, others, strict=True):
+    state = read_kind(path, "generator")
+    for net in generators:
+        take_generator(net, state, path)
+    for net, other in zip(discriminators, others, strict=True):
         mine = {key: value for key, value in net.state_dict().items() if key.startswith("PART_DNET.")}
         load_strict(net, mine | read_kind(other, "discriminator"), source=other)
 
 
-def take_generator(model: "FineGAN", path: str | Path) -> None:
-    """The generator of a file for a model's own and its average."""
-    state = read_kind(path, "generator")
-    if model.masked and not generator_sizes(state, path)["masks"]:
-        warm_start(model.generator, state)
+def take_generator(generator: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """The state of a published generator for one of ours, with masks or without."""
+    assert isinstance(generator, Generator)
+    if generator.mask_net is not None and not generator_sizes(state, source)["masks"]:
+        warm_start(generator, state)
     else:
-        load_strict(model.generator, state, source=path)
-    if model.ema_generator is not None:
-        model.ema_generator.module.load_state_dict(model.generator.state_dict())
+        load_strict(generator, state, source=source)
 
 
 # ---- encoders
 
 
-def load_published_encoders(folder: str | Path, *, legacy: bool = True) -> Encoders:
-    """The frozen encoders of a folder of published files. legacy: the image encoder resizes as in AttnGAN's time."""
-    return encoders_of(read_published(folder), legacy=legacy)
+def load_encoders(path: str | Path, *, legacy: bool = False) -> Encoders:
+    """Frozen encoders of an export of `model=damsm`, or of a folder with AttnGAN's published files.
+
+    legacy: the image encoder resizes as in AttnGAN's time.
+    """
+    if Path(path).is_dir():
+        return encoders_of(read_published(path), path, legacy=legacy)
+    return encoders_of(read_artifact(path, "damsm", PARTS) | {"hash": file_hash(path)}, path, legacy=legacy)
 
 
 def read_published(folder: str | Path) -> dict[str, Any]:
@@ -191,21 +184,6 @@ def text_sizes(state: Mapping[str, Tensor], source: str | Path) -> dict[str, int
         raise UserError(f"{source} lacks encoder.weight of a text encoder: it is not whole, take the original file.")
     tokens, word_dim = state["encoder.weight"].shape
     return {"tokens": tokens, "word_dim": word_dim, "code_dim": 2 * state["rnn.weight_ih_l0"].shape[0] // 4}
-
-
-def encoders_of(content: Mapping[str, Any], *, legacy: bool = False) -> Encoders:
-    """Frozen encoders from names, config, states and so on, as `read_published` gives them."""
-    config, names = content["config"], tuple(content["names"])
-    text = RNNEncoder(tokens=len(names) + 1, word_dim=config["word_dim"], code_dim=config["code_dim"])
-    image = ImageEncoder(**{key: config[key] for key in ("code_dim", "image_size", "trunk")}, legacy=legacy)
-    text.load_state_dict(content["text"])
-    image.load_state_dict(content["image"])
-    return Encoders(
-        text=Frozen(text),
-        image=Frozen(image),
-        names=names,
-        **{key: content[key] for key in ("inputs", "hash", "config", "cleaned_hash")},
-    )
 
 
 def last(folder: Path, stem: str) -> Path | None:
@@ -248,25 +226,20 @@ def check_vocabulary(rows: int, words: int, encoder: Path, vocabulary: Path) -> 
 # ---- back
 
 
-def export_attngan(model: "FineGAN", folder: str | Path, *, discriminators: bool = True) -> None:
-    """Writes netG.pth (the average), netD{0,1,2}.pth, both encoders and names.json into a folder.
+def write_attngan(nets: Mapping[str, nn.Module], encoders: Encoders, folder: str | Path) -> None:
+    """Writes <name>.pth of networks (netG, netD0, ...), both encoders and names.json into a folder.
 
-    In the format that PyTorch reads from 0.4 on. discriminators: False for a model from an exported file, which has
-    none that are trained. UserError for encoders that AttnGAN has no network for.
+    In the format that PyTorch reads from 0.4 on. UserError for encoders that AttnGAN has no network for.
     """
-    model.read_conditions()
-    encoders = model.encoders
-    assert encoders is not None
     if encoders.config["trunk"] != "inception_v3":
         raise UserError(
             f"the image encoder's trunk is {encoders.config['trunk']}, which AttnGAN has not: train model=damsm with "
             "model.trunk=inception_v3 and export a model of that."
         )
-    nets = {"netG": model.serving, "text_encoder": encoders.text.net, "image_encoder": encoders.image.net}
-    nets |= {f"netD{k}": net for k, net in enumerate(model.discriminator) if discriminators}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, net in nets.items():
+    both = {"text_encoder": encoders.text.net, "image_encoder": encoders.image.net}
+    for name, net in {**nets, **both}.items():
         state = {key: value.contiguous() for key, value in on_cpu(net.state_dict()).items()}
         torch.save(state, folder / f"{name}.pth", _use_new_zipfile_serialization=False)
     told = {"inputs": encoders.inputs, "cleaned_hash": encoders.cleaned_hash, "names": list(encoders.names)}

@@ -27,6 +27,7 @@ from finegan.denoise import Cleaned, read_cleaned
 log = logging.getLogger(__name__)
 
 KINDS = ("raw", "clean", "class")  # of attributes
+INPUTS = ("text", *KINDS)
 CLASS_TABLE = "attributes/class_attribute_labels_continuous.txt"  # under CUB_200_2011: classes x attributes, 0 to 100
 TYPICAL = 50.0  # per cent of a class's images: with inputs=class an attribute is present from here on
 SPELLINGS = {"colour": "color", "coloured": "colored", "gray": "grey"}

@@ -1,183 +1,46 @@
-"""DAMSM, the deep attentional multimodal similarity model: frozen encoders that FineGAN and AttnGAN read and are judged
-by (Sec. 3.1, Eq. 7; Xu et al. 2018). Settings and names of weights are those of taoxugit/AttnGAN (AG).
-
-B batch, L tokens of a condition, D width of both codes, h, w regions down and across.
+"""The training of DAMSM, the deep attentional multimodal similarity model: encoders that FineGAN and AttnGAN read and
+are judged by (Sec. 3.1, Eq. 7; Xu et al. 2018). Settings as in taoxugit/AttnGAN (AG). B batch, D width of a code.
 """
 
 import logging
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-import torchvision
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from common.blocks import Frozen, upcast
-from common.classifier import read_export, read_weights, recognise
+from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, choose
-from common.files import file_hash
+from common.exports import Artifact
 from common.metrics.functions import r_precision
-from finegan.conditions import Sequences, attribute_sequences, caption_sequences, cleaned_hash, padding, pick
+from common.weights import are_words, on_cpu
+from finegan.conditions import INPUTS, Sequences, attribute_sequences, caption_sequences, cleaned_hash, padding, pick
+from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.losses import damsm_loss
-from finegan.networks import RNNEncoder
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-INPUTS = ("text", "raw", "clean", "class")
-TRUNKS = ("inception_v3", "conv")
-WIDTHS = (3, 32, 64, 128, 256)  # of the trunk "conv"
 BETAS = (0.5, 0.999)  # AG
 CANDIDATES = 100  # conditions that a held-out image chooses among (AG's R-precision)
 
 
-class ImageEncoder(nn.Module):
-    """Images to codes of their regions and of the whole, in the space of the conditions' codes (AG CNN_ENCODER).
-
-    trunk "inception_v3": frozen but for its batch statistics, regions 17x17 of Mixed_6e; 22,506,720 parameters, of
-    which 721,152 learn. trunk "conv": ours for small images, four convolutions of stride 2 that learn too, regions S/8.
-    """
-
-    def __init__(
-        self,
-        *,
-        trunk: str = "inception_v3",
-        code_dim: int = 256,
-        image_size: int = 299,
-        legacy: bool = False,
-        bn_train: bool = True,
-    ) -> None:
-        """image_size: Inception's, to which images are resized. legacy: as PyTorch up to 0.3 resized, align_corners.
-
-        bn_train: whether Inception's batch statistics follow the images in training mode, as AG's do.
-        """
-        super().__init__()
-        self.frozen = choose("model.trunk", trunk, TRUNKS) == "inception_v3"
-        self.side, self.legacy, self.bn_train = image_size if self.frozen else None, legacy, bn_train
-        if self.frozen:
-            net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
-            layers = {k: v for k, v in net.named_children() if k not in ("avgpool", "dropout", "fc")}
-            self.last_local, widths = "Mixed_6e", (768, 2048)
-        else:
-            layers = {f"conv{i}": stride2(*sizes) for i, sizes in enumerate(pairwise(WIDTHS), 1)}
-            self.last_local, widths = "conv3", WIDTHS[-2:]
-        self.trunk = tuple(layers)
-        for name, layer in layers.items():
-            self.add_module(name, layer.requires_grad_(not self.frozen))
-        self.emb_features = nn.Conv2d(widths[0], code_dim, 1, bias=False)
-        self.emb_cnn_code = nn.Linear(widths[1], code_dim)
-        nn.init.uniform_(self.emb_features.weight, -0.1, 0.1)
-        nn.init.uniform_(self.emb_cnn_code.weight, -0.1, 0.1)
-        self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for name in self.trunk if self.frozen else ():
-            self.get_submodule(name).train(mode and self.bn_train)
-        return self
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images: B,3,*,* in [-1, 1], as Inception's TensorFlow weights want them -> regions B,D,h,w; code B,D."""
-        x = images
-        if self.side is not None and x.shape[-2:] != (self.side, self.side):
-            x = F.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=self.legacy)
-        for name in self.trunk:
-            x = self.get_submodule(name)(x)
-            if name == self.last_local:
-                regions = self.emb_features(x)
-        return regions, self.emb_cnn_code(x.mean((2, 3)))
-
-    def load_trunk(self, path: str | Path) -> None:
-        """Inception's weights: torchvision's file, or an export of `model=classifier model.arch=inception_v3`.
-
-        Classifiers of this suite see normalised images: the first convolution, which has no padding, and the mean of
-        its batch norm take that over, so that the encoder sees [-1, 1] either way.
-        """
-        content = read_weights(path)
-        ours = content.get("kind") == "classifier"
-        content = content if ours else recognise(content, path)
-        if content["arch"] != "inception_v3":
-            raise UserError(f"{path} holds {content['arch']}, not the inception_v3 that model.trunk asks for.")
-        state = {k: v for k, v in content["state_dict"].items() if not k.startswith("fc.")}
-        if ours:
-            mean, std = (torch.tensor(content[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-            weight, offset = (f"Conv2d_1a_3x3.{name}" for name in ("conv.weight", "bn.running_mean"))
-            state[offset] = state[offset] - (state[weight] * (0.5 - mean) / std).sum((1, 2, 3))
-            state[weight] = state[weight] * 0.5 / std
-        heads = {k: v for k, v in self.state_dict().items() if k.startswith("emb_") or "num_batches" in k}
-        self.load_state_dict(heads | state)
-
-
-def stride2(before: int, after: int) -> nn.Sequential:
-    conv = nn.Conv2d(before, after, 3, 2, 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
-
-
-# ---- what a GAN is given
-
-
-@dataclass
-class Encoders:
-    """Both encoders of a finished DAMSM, frozen, and what they were taught."""
-
-    text: Frozen  # of an RNNEncoder
-    image: Frozen  # of an ImageEncoder
-    names: tuple[str, ...]  # names[i - 1] is what token i says
-    inputs: str  # "text", "raw", "clean" or "class"
-    hash: str  # of the file: 8 hexadecimal digits
-    config: dict[str, Any]  # settings of the DAMSM; code_dim and word_dim at least
-    cleaned_hash: str | None = None  # with inputs=clean: which labels survived (conditions.cleaned_hash)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same, with both networks on a device."""
-        self.text.to(device)
-        self.image.to(device)
-        return self
-
-    def check(self, *, inputs: str, cleaned: str | Path | None = None, code_dim: int | None = None) -> None:
-        """UserError unless they were taught on this kind of input, this file of cleaned attributes, at this width.
-
-        Encoders of another kind would run and silently lower results: Table 2's rows have their own.
-        """
-        if inputs != self.inputs:
-            taught = f"the encoders were trained with model.inputs={self.inputs}, not {inputs}"
-            raise UserError(f"{taught}: give the file of a model=damsm of that kind, or change model.inputs.")
-        if inputs == "clean" and cleaned is not None and (found := cleaned_hash(cleaned)) != self.cleaned_hash:
-            taught = (
-                f"the encoders were trained on other cleaned attributes ({self.cleaned_hash}) than {cleaned} ({found})"
-            )
-            raise UserError(f"{taught}: train model=damsm on that file, or give the file they were trained on.")
-        if code_dim not in (None, own := self.config["code_dim"]):
-            raise UserError(f"the encoders' codes have width {own}: set model.code_dim to it, not {code_dim}.")
-
-
-def load_encoders(path: str | Path, *, legacy: bool = False) -> Encoders:
-    """Encoders of an export of `model=damsm`, or of a folder with AttnGAN's published files.
-
-    legacy: the image encoder resizes as the published code did.
-    """
-    from finegan.checkpoints import encoders_of, load_published_encoders  # made of what is here, so they import it
-
-    if Path(path).is_dir():
-        return load_published_encoders(path, legacy=legacy)
-    return encoders_of(read_export(path, "damsm") | {"hash": file_hash(path)}, legacy=legacy)
-
-
-# ---- training
-
-
-class DAMSM(LightningModule):
+class DAMSM(Artifact):
     """Trains the text encoder and the image encoder's heads until images and their own conditions find each other.
 
     AG pretrain_DAMSM.py: Adam with a new state each epoch at a rate that falls by the epoch, gradients clipped in the
     text encoder alone, the last epoch is kept.
     """
+
+    KIND = "damsm"
+    FACTS: ClassVar[Mapping[str, Any]] = {
+        "names": are_words,
+        "inputs": str,
+        "cleaned_hash": str | None,
+        "scores": dict,
+    }
+    TAUGHT = ("names", "inputs", "cleaned_hash")
 
     text: RNNEncoder
     image: ImageEncoder
@@ -224,7 +87,7 @@ class DAMSM(LightningModule):
         self.loss: dict[str, Any] = {"gammas": tuple(gammas or (4.0, 5.0, 10.0)), "length_norm": length_norm}
         self.trunk_weights, self.measure_every, self.seed = trunk_weights, measure_every, seed
         self.sequences: Sequences | None = None
-        self.names: tuple[str, ...] = ()
+        self.names: list[str] = []
         self.cleaned_hash: str | None = None
         self.scores: dict[str, float] = {}
         if tokens is not None:
@@ -242,13 +105,10 @@ class DAMSM(LightningModule):
         side = self.hparams["image_size"]
         return {"image": (torch.empty(2, 3, side, side, device="meta"),)}
 
-    @property
-    def data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     # ---- before the first step
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage != "fit":
             return
         records: Records = self.data.records
@@ -258,7 +118,7 @@ class DAMSM(LightningModule):
             options: dict[str, Any] = {"inputs": self.inputs, "cleaned": self.cleaned}
             self.sequences = attribute_sequences(records, min_certainty=self.min_certainty, **options)
             self.cleaned_hash = cleaned_hash(str(self.cleaned)) if self.inputs == "clean" else None
-        self.names, tokens, known = self.sequences.names, self.sequences.tokens, self.hparams["tokens"]
+        self.names, tokens, known = list(self.sequences.names), self.sequences.tokens, self.hparams["tokens"]
         if known not in (None, tokens):
             raise UserError(f"model.tokens={known}, but {records.name} has {tokens} with padding: leave it null.")
         if not hasattr(self, "text"):
@@ -324,7 +184,7 @@ class DAMSM(LightningModule):
         """Do the encoders know classes they never saw? (also reached when the run was stopped before the last epoch)"""
         self.scores = self.scores or self.measure()
         if not self.scores:
-            log.warning("%s holds no two held-out classes: the encoders were not measured", self.data.name)
+            log.warning("%s holds no two held-out classes: the encoders were not measured", self.data_name)
             return
         top1, chance = self.scores["top1"], self.scores["chance"]
         said = "held-out images find their own condition among %.0f in %.0f %% of draws, by chance in %.1f %%"
@@ -358,33 +218,12 @@ class DAMSM(LightningModule):
 
     # ---- files
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["suite"] = {"format": FORMAT, "model": "DAMSM", "inputs": self.inputs, "names": list(self.names)}
-        checkpoint["suite"] |= {"cleaned_hash": self.cleaned_hash, "scores": self.scores}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        suite = checkpoint.get("suite", {})
-        if suite.get("model") != "DAMSM":
-            found = suite.get("model", "another program")
-            raise UserError(f"this checkpoint is of {found}, not of DAMSM: give the file of this model.")
-        mine = (self.inputs, list(self.names), self.cleaned_hash)
-        if self.names and mine != (suite["inputs"], suite["names"], suite["cleaned_hash"]):
-            raise UserError("this checkpoint was trained on other conditions: give the same data, or start a new run.")
-        self.names, self.cleaned_hash, self.scores = tuple(suite["names"]), suite["cleaned_hash"], suite["scores"]
+    def take_facts(self, facts: Mapping[str, Any]) -> None:
+        super().take_facts(facts)
         if not hasattr(self, "text"):
             self.build(len(self.names) + 1)
 
-    def export(self) -> dict[str, Any]:
-        """The artifact: both encoders, what their tokens say and what was measured; plain values and tensors only."""
-        return {
-            "format": FORMAT,
-            "kind": "damsm",
-            "data": self.data.name,
-            "inputs": self.inputs,
-            "names": list(self.names),
-            "cleaned_hash": self.cleaned_hash,
-            "config": dict(self.hparams),
-            "text": {k: v.detach().cpu() for k, v in self.text.state_dict().items()},
-            "image": {k: v.detach().cpu() for k, v in self.image.state_dict().items()},
-            "scores": self.scores,
-        }
+    def content(self) -> dict[str, Any]:
+        """Both encoders, what their tokens say and what was measured."""
+        states = {"text": on_cpu(self.text.state_dict()), "image": on_cpu(self.image.state_dict())}
+        return self.facts() | {"config": dict(self.hparams)} | states

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.classifier import read_weights
 from common.data.module import ImageData
 from common.errors import UserError
 from common.pictures import Columns, Config, listed, number
+from common.weights import read_weights
 from finegan.conditions import Codes, groups, parse_attributes, parse_sentence, readable
 from finegan.discriminators import quadrants
 from finegan.edits import between, mask_between, replaced, spotlight, strongest, take
-from finegan.exported import load_finegan
 from finegan.losses import region_attention
 from finegan.model import FineGAN
 from finegan.networks import Drawn
@@ -322,7 +321,7 @@ def load_other(file: str, model: FineGAN) -> FineGAN:
     """The model of a checkpoint or an exported file, on this model's device."""
     content = read_weights(file)
     if content.get("kind") == "finegan":
-        other = load_finegan(file)
+        other = FineGAN.load(file)
     elif content.get("suite", {}).get("model") == "FineGAN":
         other = FineGAN(**content["hyper_parameters"])
         other.restore(file)

@@ -7,7 +7,7 @@ B images, K classes, F width of a feature.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ import torchvision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common.classifier import SIDES, Classifier, body_and_head, build, read_weights
+from common.classifier import SIDES, Classifier, body_and_head, build
 from common.data.records import Records, Sample
 from common.errors import UserError
+from common.exports import read_artifact
 from common.files import file_hash, sha256
 from common.metrics.extractors import TORCHVISION_FILE, Extractor, find, resize_as_pillow
 from common.metrics.functions import inception_score, to_uint8
+from common.weights import are_words, fill, is_state, on_cpu, read_weights
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 CLASSES = 50  # of CUB's test split: the bars of acceptance are stated for so many
 SPLITS = 10
 
@@ -73,6 +74,10 @@ class ISNetwork(Classifier):
 
     The running average of the weights is what is measured and exported.
     """
+
+    KIND = "is_network"
+    FACTS = Classifier.FACTS | {"found": dict, "class_ids": list, "start": str, "filenames": str}  # type: ignore[operator]
+    TAUGHT = ("class_names", "filenames")
 
     average: AveragedModel
 
@@ -157,17 +162,13 @@ class ISNetwork(Classifier):
         self.net.load_state_dict(mine | fits)
         return f"{path.name} ({file_hash(path)})"
 
-    @property
-    def data_module(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     def setup(self, stage: str) -> None:
         """Class k is the k-th test class by ascending id."""
         super().setup(stage)
         if stage != "fit":
             return
-        records: Records = self.data_module.records
-        rows = self.data_module.rows(self.data_module.train_split)
+        records: Records = self.data.records
+        rows = self.data.rows(self.data.train_split)
         self.held.zero_()
         self.class_ids = [int(label) + 1 for label in np.unique(records.labels[rows])]
         self.filenames = filenames_hash([records.keys[row] for row in rows])
@@ -184,6 +185,7 @@ class ISNetwork(Classifier):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
         self.average.update_parameters(self.net)
 
     # ---- acceptance
@@ -196,7 +198,7 @@ class ISNetwork(Classifier):
 
     def score(self) -> dict[str, float]:
         """accuracy and IS of the centre crops of all images it was trained on, IS of as many random training images."""
-        data = self.data_module
+        data = self.data
         rows, others = data.rows(data.train_split), data.rows("train")
         logits, labels = self.look(rows)
         found = {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
@@ -212,7 +214,7 @@ class ISNetwork(Classifier):
     @torch.no_grad()
     def look(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Logits N,K of the averaged network and targets N, through the same door as generated images."""
-        data, found = self.data_module, []
+        data, found = self.data, []
         side = round(data.image_size * self.eval_crop)
         net = self.average.module.eval()
         for batch in data.eval_loader(rows=rows, reads=("image",)):
@@ -226,7 +228,7 @@ class ISNetwork(Classifier):
         """Is it a judge? (also reached when the run was stopped before the last epoch)"""
         self.found = self.found or self.score()
         self.accuracy = self.found["accuracy"]
-        records: Records = self.data_module.records
+        records: Records = self.data.records
         told = ", ".join(f"{name} {value:.4g}" for name, value in self.found.items())
         faults = shortfalls(
             self.found, len(self.class_names), self.min_accuracy, self.min_is_test, *self.is_train_between
@@ -244,36 +246,17 @@ class ISNetwork(Classifier):
 
     # ---- files
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["suite"] |= {"model": "ISNetwork", "found": self.found, "class_ids": self.class_ids}
-        checkpoint["suite"] |= {"start": self.start, "filenames": self.filenames}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        suite = checkpoint.get("suite", {})
-        if suite.get("model") != "ISNetwork":
-            found = suite.get("model", "another program")
-            raise UserError(f"this checkpoint is of {found}, not of ISNetwork: give the file of this model.")
-        if self.filenames and self.filenames != suite["filenames"]:
-            raise UserError("this checkpoint was trained on other photos: give the same data, or start a new run.")
-        super().on_load_checkpoint(checkpoint | {"suite": suite | {"model": "Classifier"}})
-        self.found, self.class_ids, self.start = suite["found"], suite["class_ids"], suite["start"]
-        self.filenames = suite["filenames"]
-
-    def export(self) -> dict[str, Any]:
-        """The artifact: plain values, and the averaged weights in torchvision's layout. `load_is_network` reads it."""
+    def content(self) -> dict[str, Any]:
+        """As PARTS has it; the averaged weights are in torchvision's layout. `load_is_network` reads it."""
         return {
-            "format": FORMAT,
-            "kind": "is_network",
             "arch": self.arch,
-            "data": self.data,
             "classes": self.class_names,
             "class_ids": self.class_ids,
             "image_size": self.image_size,
             "sha256": self.filenames,
             "start": self.start,
             "found": self.found,
-            "state_dict": {k: v.detach().cpu().clone() for k, v in self.average.module.state_dict().items()},
+            "state_dict": on_cpu(self.average.module.state_dict()),
         }
 
 
@@ -298,21 +281,33 @@ def shortfalls(
 # ---- serving
 
 
+PARTS = {  # of an export
+    "data": str,
+    "arch": str,
+    "classes": are_words,
+    "class_ids": list,
+    "image_size": int,
+    "sha256": str,
+    "start": str,
+    "found": dict,
+    "state_dict": is_state,
+}
+
+
 class ISExtractor(Extractor):
     """The network as the Inception Score sees through it: uint8 (`to_uint8` with rounding="floor") in, K logits out."""
 
-    def __init__(self, content: dict[str, Any], hash: str) -> None:
-        """content: what `ISNetwork.export` gives. hash: of the file it came from."""
+    def __init__(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """content: of the file at a path, as PARTS has it. UserError for weights of another network."""
         with torch.device("meta"):
             net = build(content["arch"], len(content["class_ids"]))
-        counters = {k: torch.tensor(0) for k in net.state_dict() if k.endswith("num_batches_tracked")}
         state = {k: v for k, v in content["state_dict"].items() if not k.startswith("AuxLogits")}
-        net.load_state_dict(counters | state, assign=True)
-        body, head = body_and_head(net.float())
+        body, head = body_and_head(fill(net, state, path))
         super().__init__(nn.ModuleDict({"body": body, "head": head}))
         self.side = int(content["image_size"])
         self.input = f"{self.side} x {self.side}, bilinear as Pillow"
-        self.name, self.hash = f"{content['arch']}-{content['data']}-test{len(content['class_ids'])}", hash
+        self.name = f"{content['arch']}-{content['data']}-test{len(content['class_ids'])}"
+        self.hash = file_hash(path)
         self.info = {k: v for k, v in content.items() if k != "state_dict"}
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,17 +321,8 @@ def load_is_network(path: str | Path) -> ISExtractor:
     A foreign head of 51 rows is TensorFlow's: row 0 is a background class that was never used, and is dropped.
     """
     content = read_weights(path)
-    if content.get("kind", "is_network") != "is_network":
-        raise UserError(f"{path} holds a {content['kind']}, not an is_network: give the file that it made.")
-    if "kind" not in content:
-        content = foreign(content, path)
-    try:
-        return ISExtractor(content, file_hash(path))
-    except RuntimeError as error:  # load_state_dict, of absent and unknown keys and other shapes
-        raise UserError(
-            f"{path} is no {content['arch']} with {len(content['class_ids'])} classes: give the file that "
-            "model=is_network made."
-        ) from error
+    known = read_artifact(path, "is_network", PARTS) if "kind" in content else foreign(content, path)
+    return ISExtractor(known, path)
 
 
 def foreign(content: dict[str, Any], path: str | Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ S image side; stages k = 0, 1, 2 draw S/4, S/2, S. Written x real, f generated, 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,8 +15,7 @@ from common.blocks import upcast
 from common.data.records import Sample
 from common.errors import UserError
 from common.losses import ADVERSARIAL, Cost
-from finegan.conditions import Codes
-from finegan.damsm import INPUTS
+from finegan.conditions import INPUTS, Codes
 from finegan.discriminators import Discriminator
 from finegan.losses import damsm_loss, kl, mismatch
 from finegan.networks import Generator, initialise
@@ -154,7 +152,6 @@ class FineGAN(Painter):
             if net is not None:
                 initialise(net)
         self.average_generator(buffers=ema_buffers, from_start=True)
-        self.data_name = ""
         self.text_encoder = self.image_encoder = None
 
     def has(self, term: str) -> bool:
@@ -178,10 +175,9 @@ class FineGAN(Painter):
         return found
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage == "fit":
-            records = self.trainer.datamodule.records  # type: ignore[attr-defined]
-            self.data_name = records.name
-            self.read_conditions(records)
+            self.read_conditions(self.data.records)
 
     # ---- one training step (Sec. 3; D before G as in AG)
 
@@ -312,17 +308,3 @@ class FineGAN(Painter):
         betas = (float(self.betas[0]), float(self.betas[1]))
         sides = (self.generator.parameters(), judges.parameters())
         return [torch.optim.Adam(side, lr=self.lr, betas=betas, fused=self.fused) for side in sides]
-
-    # ---- files
-
-    def export(self) -> dict[str, Any]:
-        """One file that draws birds from names of attributes: see finegan/exported.py."""
-        from finegan.exported import export_finegan  # it builds a FineGAN, so it imports this module
-
-        return export_finegan(self, self.data_name)
-
-    def restore(self, path: str | Path) -> None:
-        """Weights of a checkpoint, of an exported file, or of AttnGAN's published generator."""
-        from finegan.exported import restore
-
-        restore(self, path)

@@ -1,4 +1,4 @@
-"""The text encoder and the generator of FineGAN and of AttnGAN, its baseline (Sec. 3.1, 3.2, Fig. 6). No losses here.
+"""The generator of FineGAN and of AttnGAN, its baseline (Sec. 3.2, Fig. 6). No losses here.
 
 B batch, L tokens of a condition, D width of its codes (256), S image side; stages draw S/4, S/2 and S. What the paper
 leaves open, and all names of weights, are as in taoxugit/AttnGAN (AG), so that its files load; what neither has is
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from common.blocks import upcast
 from common.errors import UserError
@@ -52,30 +51,6 @@ def doublings(side: int, what: str) -> int:
 
 def conv3x3(before: int, after: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, 1, 1, bias=False)
-
-
-class RNNEncoder(nn.Module):
-    """A condition's codes by a bidirectional LSTM: one token for each attribute or word (Sec. 3.1; AG RNN_ENCODER).
-
-    534,220 parameters for CUB's 312 attributes and padding. Row 0 is of padding, which packing never reaches.
-    """
-
-    def __init__(self, *, tokens: int, word_dim: int = 300, code_dim: int = 256, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.encoder = nn.Embedding(tokens, word_dim)
-        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
-        self.drop = nn.Dropout(dropout)
-        self.rnn = nn.LSTM(word_dim, code_dim // 2, batch_first=True, bidirectional=True)
-
-    def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """ids: B,L int64 and lengths: B, at least 1, in any order -> words B,D,L, 0 after the length; sent B,D."""
-        vectors = self.drop(self.encoder(ids))
-        packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        steps, (last, _) = self.rnn(packed)
-        words, _ = pad_packed_sequence(steps, batch_first=True, total_length=ids.shape[1])
-        return words.transpose(1, 2), last.transpose(0, 1).flatten(
-            1
-        )  # forward at the last token, backward at the first
 
 
 class ConditioningAugmentation(nn.Module):

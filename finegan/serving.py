@@ -3,16 +3,20 @@
 B batch, L tokens of a condition, D width of its codes, S image side.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.blocks import Frozen
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.gan import GANModule, paired_noise
+from common.exports import Exported
+from common.gan import paired_noise
+from common.weights import check_settings, flat
+from finegan.checkpoints import generator_sizes, load_encoders, read_kind, take_generator, write_attngan
 from finegan.conditions import (
     Codes,
     Conditions,
@@ -22,12 +26,23 @@ from finegan.conditions import (
     parse_attributes,
     parse_sentence,
 )
-from finegan.damsm import Encoders, load_encoders
+from finegan.encoders import PARTS, Encoders, encoders_of
 from finegan.networks import Drawn, Generator
 
+# settings that decide which weights there are
+SIZES = ("image_size", "ngf", "code_dim", "z_dim", "c_dim", "residual_blocks", "masks")
+MASKS = ("mask_levels", "mask_channels", "mask_channels_max")
+NETWORKS = tuple(f"loss.{side}.{term}" for side in "dg" for term in ("part", "fg", "fg_part"))  # null or not
 
-class Painter(GANModule):
+
+class Painter(Exported):
     """What FineGAN needs besides its training; the settings are FineGAN's."""
+
+    KIND = "finegan"  # AttnGAN's too
+    SERVED = ("inputs", *SIZES, *MASKS, "legacy", "denoise_rule", "min_certainty")
+    TRAINED = ("ndf", *NETWORKS)
+    PLACES = ("damsm", "cleaned")
+    COMPANIONS: ClassVar[Mapping[str, Any]] = {"encoders": PARTS | {"hash": str}}
 
     generator: Generator
     inputs: str
@@ -145,3 +160,39 @@ class Painter(GANModule):
         if self.masked:
             columns["m"] = (2 * batch["mask"] - 1).expand(-1, 3, -1, -1)
         return columns | {"f": self.sample(batch, rng), "f, other noise": self.sample(batch, rng)}
+
+    # ---- files
+
+    @staticmethod
+    def comparable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A term of the loss with a network of its own is 1.0 or null, whatever its weight."""
+        told = flat(settings)
+        return told | {name: None if told[name] is None else 1.0 for name in NETWORKS if name in told}
+
+    def companions(self) -> dict[str, Any]:
+        self.read_conditions()
+        assert self.encoders is not None
+        return {"encoders": self.encoders.export()}
+
+    def take_companions(self, content: Mapping[str, Any], path: str | Path) -> None:
+        self.take_encoders(encoders_of(content["encoders"], path, legacy=self.hparams["legacy"]))
+        self.conditions = None  # their codes are of other encoders
+
+    def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """AttnGAN's published generator, with masks or without; its encoders are those of model.damsm."""
+        state = read_kind(path, "generator")
+        check_settings(self.comparable(self.hparams), generator_sizes(state, path), SIZES, path)
+        for net in self.nets().values():
+            take_generator(net, state, path)
+
+
+def export_attngan(model: Painter, folder: str | Path, *, discriminators: bool = True) -> None:
+    """task=export layout=attngan: netG.pth (the average), netD{0,1,2}.pth, both encoders and names.json in a folder.
+
+    discriminators: False for a model from an exported file, which has none that are trained.
+    """
+    model.read_conditions()
+    assert model.encoders is not None
+    assert isinstance(model.discriminator, nn.ModuleList)
+    judges = {f"netD{k}": net for k, net in enumerate(model.discriminator) if discriminators}
+    write_attngan({"netG": model.serving} | judges, model.encoders, folder)

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.classifier import read_weights
 from common.data.module import ImageData
 from common.data.poses import pose_maps
 from common.errors import UserError
 from common.files import short_hash
 from common.pictures import Config, destination, listed, number, one_of, sheet, to_picture, write
+from common.weights import read_weights
 from ggb.model import GGB
 from ggb.networks import downsized
 from ggb.pg2 import PG2

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from common.classifier import read_weights
+from common.blocks import LinearDecay
 from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.gan import GANModule
 from common.metrics.functions import ssim, to_uint8
-from common.schedules import LinearDecay
-from common.weights import check_export, check_fit, check_settings, on_cpu
+from common.weights import check_export, check_fit, check_settings, on_cpu, read_weights
 from ggb.exported import read_safetensors
 
 log = logging.getLogger(__name__)

@@ -72,7 +72,7 @@ def read_vse_judge(path: str | Path, words: str | Path, wanted: Collection[str] 
     text = text_side(states["txt_encoder"], path, words, wanted)
     project = nn.Linear(4096, 300, bias=False)
     project.load_state_dict(states["W"])
-    images = ImageClassifier(recognise(states["img_encoder"], path), text.hash)
+    images = ImageClassifier(recognise(states["img_encoder"], path), text.hash, path)
     return JointEmbedding(text=text, images=images, project=project, hash=text.hash)
 
 

@@ -4,7 +4,7 @@ B batch, S image side, D width of the sentence vector. Written t own sentence, t
 phi and phi-bar their vectors, x-hat the edit, x-tilde the edit taken back (the cycle).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,12 +19,13 @@ from common.blocks import upcast
 from common.data.module import ImageData
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.gan import GANModule, paired_noise
+from common.exports import Exported
+from common.gan import paired_noise
 from common.losses import ADVERSARIAL, kl_log_std
 from simgan.checkpoints import read_vse
 from simgan.networks import Discriminator, Generator, still_statistics
 from simgan.sentences import sentence_table
-from simgan.vse import TextEncoder, load_text_encoder
+from simgan.vse import TEXT_PARTS, TextEncoder, is_vocabulary, load_text_encoder, text_encoder
 
 CHOICES: dict[str, Sequence[str]] = {
     "adversarial": tuple(ADVERSARIAL),
@@ -36,7 +37,7 @@ CHOICES: dict[str, Sequence[str]] = {
 }
 
 
-class SIMGAN(GANModule):
+class SIMGAN(Exported):
     """One generator and one discriminator edit a photo by a sentence (Yu et al., ICIP 2019)."""
 
     generator: Generator
@@ -52,6 +53,12 @@ class SIMGAN(GANModule):
         "g.conditioning": "Eq. 3, KL of the conditioning augmentation for phi-bar",
         "g.identity": "not in the paper: CycleGAN's remedy for colour drift, |G(x, phi) - x|",
     }
+
+    KIND = "simgan"
+    SERVED = ("phi_dim", "phi_norm", "ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "ca_dim", "ca_bias")
+    TRAINED = ("image_size", "share_generators", "ndf", "d_max", "text_dim")
+    PLACES = ("text_encoder", "phi_cache")
+    COMPANIONS: ClassVar[Mapping[str, Any]] = {"vse": TEXT_PARTS, "vocab": is_vocabulary, "phi_hash": str}
 
     def __init__(
         self,
@@ -133,7 +140,6 @@ class SIMGAN(GANModule):
         self.discriminator_back = None if share_generators else make_discriminator()
         self.average_generator()
         self.text_file, self.word_vectors, self.phi_cache = text_encoder, word_vectors, phi_cache
-        self.data_name = ""
         self.text_encoder: TextEncoder | None = None
         self.phi: Tensor | None = None  # N,captions,D: every sentence of the data set, encoded once
 
@@ -166,10 +172,9 @@ class SIMGAN(GANModule):
             self.phi = sentence_table(self.text_encoder, records, self.phi_cache).to(self.device)
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage == "fit":
-            records = self.trainer.datamodule.records  # type: ignore[attr-defined]
-            self.data_name = records.name
-            self.read_text(records)
+            self.read_text(self.data.records)
 
     def on_fit_start(self) -> None:
         assert self.phi is not None
@@ -276,19 +281,18 @@ class SIMGAN(GANModule):
             optimizers.append(torch.optim.Adam(parameters, lr=self.lr, betas=betas, fused=self.fused))
         return optimizers, [StepLR(opt, self.lr_halve_every, gamma=0.5) for opt in optimizers]
 
-    # ---- files
+    # ---- files: the text encoder and its vocabulary go with the generator, so that a raw sentence is enough
 
-    def export(self) -> dict[str, Any]:
-        """One file that edits a photo by a raw sentence: see simgan/exported.py."""
-        from simgan.exported import export_editor  # it builds a SIMGAN, so it imports this module
+    def companions(self) -> dict[str, Any]:
+        """With fastText words `vocab` is null and their 8 GB file stays where it is; its path is in vse.config."""
+        self.read_text()
+        assert self.text_encoder is not None
+        return self.text_encoder.export()
 
-        return export_editor(self, self.data_name)
-
-    def restore(self, path: str | Path) -> None:
-        """Weights of a checkpoint or of an exported file."""
-        from simgan.exported import restore
-
-        restore(self, path)
+    def take_companions(self, content: Mapping[str, Any], path: str | Path) -> None:
+        encoder = text_encoder(content["vse"], content["vocab"], content["phi_hash"], path)
+        self.text_encoder = encoder.to(self.device)
+        self.phi = None  # a table by another encoder would not fit
 
     # ---- serving
 

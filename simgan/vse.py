@@ -5,25 +5,26 @@ B batch, N images, M sentences, F width of the image features, D of the embeddin
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from common.blocks import Frozen, upcast
-from common.classifier import ImageClassifier, load_image_encoder, read_export
+from common.classifier import PARTS as CLASSIFIER_PARTS
+from common.classifier import ImageClassifier, load_image_encoder
 from common.data.records import Records, Sample
 from common.errors import UserError, choose
+from common.exports import Artifact, read_artifact
 from common.files import file_hash
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
+from common.weights import are_words, fill, is_state, on_cpu, settings_of
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 WORDS = ("learned", "vec", "fasttext_bin")
 
 
@@ -56,6 +57,14 @@ class TextEncoder(Frozen):
         """vocabulary: of the embedding of `net`, or FastText where it has none. hash: of the file it came from."""
         super().__init__(net)
         self.vocabulary, self.hash, self.dim = vocabulary, hash, net.dim
+
+    def export(self) -> dict[str, Any]:
+        """Plain values and tensors for a SIMGAN's file: {vse: see TEXT_PARTS, vocab, phi_hash}."""
+        known = self.vocabulary
+        words, vectors = (None, str(known.path)) if isinstance(known, FastText) else (list(known.words), None)
+        config = {"word_dim": self.net.gru.input_size, "dim": self.dim, "max_words": known.max_words}
+        text = {"config": config | {"vectors": vectors}, "text": on_cpu(self.net.state_dict())}
+        return {"vse": text, "vocab": words, "phi_hash": self.hash}
 
     def unknown(self, sentence: str) -> list[str]:
         """Words of a user's sentence that the encoder does not know. UserError when it knows none."""
@@ -92,39 +101,65 @@ class JointEmbedding(Frozen):
         return F.normalize(self.text.encode(sentences), dim=1)
 
 
-def text_encoder(export: dict[str, Any], hash: str) -> TextEncoder:
-    config, words = export["config"], export["vocabulary"]
+# ---- from and into files
+
+
+def is_vocabulary(value: object) -> bool:
+    """Words, or None for those of fastText."""
+    return value is None or are_words(value)
+
+
+# what a file holds of phi: a SentenceEncoder's state; its words are the vocabulary's, or fastText's where that is null
+TEXT_PARTS = {"config": {"word_dim": int, "dim": int, "max_words": int, "vectors": str | None}, "text": is_state}
+PARTS = {
+    **TEXT_PARTS,
+    "vocabulary": is_vocabulary,
+    "image": is_state,
+    "image_encoder": CLASSIFIER_PARTS,
+    "image_encoder_hash": str,
+}
+
+
+def text_encoder(content: Mapping[str, Any], words: list[str] | None, hash: str, path: str | Path) -> TextEncoder:
+    """phi of a file's content, which TEXT_PARTS describes. UserError for weights of other sizes than its settings."""
+    config = content["config"]
     vocabulary: Vocabulary | FastText
     if words is None:
-        vocabulary = FastText(config["vectors"], max_words=config["max_words"])
+        vocabulary = FastText(str(config["vectors"]), max_words=config["max_words"])
     else:
         vocabulary = Vocabulary(words, max_words=config["max_words"])
     rows = None if words is None else len(words) + 2
-    net = SentenceEncoder(words=rows, word_dim=config["word_dim"], dim=config["dim"])
-    net.load_state_dict(export["text"])
-    return TextEncoder(vocabulary=vocabulary, net=net, hash=hash)
+    with settings_of(path), torch.device("meta"):
+        net = SentenceEncoder(words=rows, word_dim=config["word_dim"], dim=config["dim"])
+    return TextEncoder(vocabulary=vocabulary, net=fill(net, content["text"], path), hash=hash)
 
 
 def load_text_encoder(path: str | Path) -> TextEncoder:
     """phi of an export of `model=vse`."""
-    return text_encoder(read_export(path, "vse"), file_hash(path))
+    content = read_artifact(path, "vse", TEXT_PARTS | {"vocabulary": is_vocabulary})
+    return text_encoder(content, content["vocabulary"], file_hash(path), path)
 
 
 def load_judge(path: str | Path) -> JointEmbedding:
     """Both sides of an export of `model=vse`."""
-    export, hash = read_export(path, "vse"), file_hash(path)
-    images = ImageClassifier(export["image_encoder"], export["image_encoder_hash"])
-    project = nn.Linear(images.width, export["config"]["dim"], bias=False)
-    project.load_state_dict(export["image"])
-    return JointEmbedding(text=text_encoder(export, hash), images=images, project=project, hash=hash)
+    content, hash = read_artifact(path, "vse", PARTS), file_hash(path)
+    images = ImageClassifier(content["image_encoder"], content["image_encoder_hash"], path)
+    with settings_of(path), torch.device("meta"):
+        project = nn.Linear(images.width, content["config"]["dim"], bias=False)
+    text = text_encoder(content, content["vocabulary"], hash, path)
+    return JointEmbedding(text=text, images=images, project=fill(project, content["image"], path), hash=hash)
 
 
-class VSE(LightningModule):
+class VSE(Artifact):
     """Trains the GRU (with its word vectors, when learned) and W_I by the ranking loss.
 
     The image network is frozen, so its features are computed once, `views` crops of each image, and the loop reads
     only `row` and `caption` of a batch.
     """
+
+    KIND = "vse"
+    FACTS: ClassVar[Mapping[str, Any]] = {"vocabulary": are_words, "features": int, "recall": dict}
+    TAUGHT = ("vocabulary",)
 
     text: SentenceEncoder
     project: nn.Linear  # W_I, no bias
@@ -174,13 +209,10 @@ class VSE(LightningModule):
             self.text.embedding.requires_grad_(False)
         self.project = nn.Linear(features, self.dim, bias=False)
 
-    @property
-    def data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     # ---- before the first step
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage != "fit":
             return
         records: Records = self.data.records
@@ -290,39 +322,31 @@ class VSE(LightningModule):
 
     # ---- files
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        assert self.vocabulary is not None
-        checkpoint["suite"] = {"format": FORMAT, "model": "VSE", "vocabulary": list(self.vocabulary.words)}
-        checkpoint["suite"] |= {"features": self.project.in_features, "recall": self.recall}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        suite = checkpoint.get("suite", {})
-        if suite.get("model") != "VSE":
-            found = suite.get("model", "another program")
-            raise UserError(f"this checkpoint is of {found}, not of VSE: give the file of this model.")
-        self.recall = suite["recall"]
-        if self.vocabulary is not None and list(self.vocabulary.words) != suite["vocabulary"]:
-            raise UserError("this checkpoint was trained on other captions: give the same data, or start a new run.")
+    def facts(self) -> dict[str, Any]:
         if self.vocabulary is None:
-            self.build(Vocabulary(suite["vocabulary"], max_words=self.max_words), suite["features"])
+            return {"vocabulary": [], "features": 0, "recall": {}}
+        words = list(self.vocabulary.words)
+        return {"vocabulary": words, "features": self.project.in_features, "recall": self.recall}
 
-    def export(self) -> dict[str, Any]:
-        """The artifact: both encoders, the vocabulary and what was measured; plain values and tensors only.
+    def take_facts(self, facts: Mapping[str, Any]) -> None:
+        self.recall = facts["recall"]
+        if self.vocabulary is None:
+            self.build(Vocabulary(facts["vocabulary"], max_words=self.max_words), facts["features"])
+
+    def content(self) -> dict[str, Any]:
+        """Both encoders, the vocabulary and what was measured, as PARTS has them.
 
         With words=fasttext_bin the word vectors stay in their file, and any word can be encoded.
         """
         assert self.vocabulary is not None
         from_file = self.words == "fasttext_bin"
-        text = {k: v.detach().cpu() for k, v in self.text.state_dict().items()}
+        text = on_cpu(self.text.state_dict())
         encoder = load_image_encoder(str(self.image_encoder))
         return {
-            "format": FORMAT,
-            "kind": "vse",
-            "data": self.data.name,
             "config": dict(self.hparams),
             "vocabulary": None if from_file else list(self.vocabulary.words),
             "text": {k: v for k, v in text.items() if not (from_file and k.startswith("embedding"))},
-            "image": {k: v.detach().cpu() for k, v in self.project.state_dict().items()},
+            "image": on_cpu(self.project.state_dict()),
             "image_encoder": encoder.export(),
             "image_encoder_hash": encoder.hash,
             "recall": self.recall,

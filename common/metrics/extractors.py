@@ -24,10 +24,10 @@ from common.classifier import (
     body_and_head,
     file_hash,
     load_image_encoder,
-    read_weights,
 )
 from common.errors import UserError
 from common.metrics.functions import STANDARD, Features
+from common.weights import read_weights
 
 log = logging.getLogger(__name__)
 

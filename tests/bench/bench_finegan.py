@@ -18,10 +18,9 @@ from common.data.records import Records
 from common.losses import weighted
 from finegan import losses
 from finegan.conditions import Codes, caption_sequences
-from finegan.damsm import Encoders, ImageEncoder
+from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
 from finegan.losses import mismatch, word_loss
 from finegan.model import FineGAN
-from finegan.networks import RNNEncoder
 from tests.bench.bench_data import birds
 from tests.bench.bench_step import ALL, ALL_CPU, CHANNELS_LAST, FIRST, NCHW, Case, Turns, alone, fit
 from tests.bench.timing import Row, alternate

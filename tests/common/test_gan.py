@@ -166,7 +166,7 @@ def test_checkpoints_hold_no_frozen_network_and_load_strictly(tmp_path: Path) ->
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert not [k for k in content["state_dict"] if k.startswith("features")]
-    assert content["suite"] == {"format": 1, "model": "Tiny", "images_seen": 8, "g_steps": 4}
+    assert content["suite"] == {"format": 1, "model": "Tiny", "images_seen": 8, "g_steps": 4, "data": ""}
     assert len(content["optimizer_states"]) == 2
     twin = Tiny.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):

@@ -335,7 +335,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
 
 def test_a_classifier_stands_in_under_its_own_name(tmp_path: Path) -> None:
     model = Classifier(arch="alexnet_tiny", image_size=64, classes=5)
-    model.class_names, model.data = list("abcde"), "cub"
+    model.class_names, model.data_name = list("abcde"), "cub"
     torch.save(model.export(), tmp_path / "classifier.pt")
     extractor = ClassifierExtractor(load_classifier(tmp_path / "classifier.pt"))
     images = noise(6, 48, 4)

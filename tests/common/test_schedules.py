@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common import command
-from common.schedules import LinearDecay, WarmCosine
+from common.blocks import LinearDecay, WarmCosine
 from common.tasks.runs import identity
 from tests.worlds.tiny import call
 

@@ -15,18 +15,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from finegan.checkpoints import (
-    export_attngan,
     import_attngan,
     load_discriminator,
+    load_encoders,
     load_generator,
-    load_published_encoders,
     read_published,
     read_vocabulary,
 )
 from finegan.discriminators import Discriminator
-from finegan.exported import restore
 from finegan.model import FineGAN
 from finegan.networks import Generator
+from finegan.serving import export_attngan
 from tests.peers.old_weights import Trap, flat, norm, python2, save_like_python2
 from tests.worlds.layouts import refusal
 
@@ -200,7 +199,7 @@ def test_a_folder_of_released_encoders(tmp_path: Path) -> None:
     folder = write_encoders(tmp_path / "bird", noisy=True)
     text, image = noise(text_shapes()), counted(noise(image_shapes()))
     assert (len(text), len(image)) == (9, 567)
-    encoders = load_published_encoders(folder)
+    encoders = load_encoders(folder, legacy=True)
     same(encoders.text.net, text)
     same(encoders.image.net, image)
     assert sum(p.numel() for p in encoders.text.parameters()) == 2_075_320
@@ -391,7 +390,7 @@ def test_export_is_read_again(exported: tuple[FineGAN, Path], encoders_folder: P
     for k, net in enumerate(model.discriminator):
         assert isinstance(net, Discriminator)
         same(load_discriminator(folder / f"netD{k}.pth"), net.state_dict())
-    first, again = (load_published_encoders(place) for place in (encoders_folder, folder))
+    first, again = (load_encoders(place) for place in (encoders_folder, folder))
     same(again.text.net, first.text.net.state_dict())
     same(again.image.net, first.image.net.state_dict())
     assert (again.names, again.inputs, again.cleaned_hash) == (first.names, "text", None)
@@ -417,15 +416,19 @@ def test_a_published_generator_restores_a_model(tmp_path: Path) -> None:
     state = noise(generator_shapes(1, 8, 5, 4))
     save_like_python2(state, tmp_path / "bird_AttnGAN2.pth")
     model = attngan(None)
-    restore(model, tmp_path / "bird_AttnGAN2.pth")
+    model.restore(tmp_path / "bird_AttnGAN2.pth")
     assert model.ema_generator is not None
     same(model.generator, state)
     same(model.ema_generator.module, state)
-    message = refusal(lambda: restore(attngan(None, image_size=64, z_dim=7), tmp_path / "bird_AttnGAN2.pth"))
+    message = refusal(lambda: attngan(None, image_size=64, z_dim=7).restore(tmp_path / "bird_AttnGAN2.pth"))
     assert "bird_AttnGAN2.pth was made with other settings" in message
     assert "add data.image_size=256 model.z_dim=5 to the command" in message
-    message = refusal(lambda: restore(attngan(None, whole=True), tmp_path / "bird_AttnGAN2.pth"))
+    message = refusal(lambda: attngan(None, whole=True).restore(tmp_path / "bird_AttnGAN2.pth"))
     assert "add model.masks=false to" in message
+
+
+def start(model: FineGAN, folder: Path) -> None:
+    import_attngan(model.nets().values(), model.discriminator, folder)
 
 
 def test_a_model_starts_from_published_weights(tmp_path: Path) -> None:
@@ -434,22 +437,22 @@ def test_a_model_starts_from_published_weights(tmp_path: Path) -> None:
     states = {name: noise(shapes, seed) for seed, (name, shapes) in enumerate(published.items())}
     for name, state in states.items():
         save_like_python2(state, tmp_path / f"{name}.pth")
-    message = refusal(lambda: import_attngan(attngan(None), tmp_path))
+    message = refusal(lambda: start(attngan(None), tmp_path))
     assert f"{tmp_path} lacks netD0.pth: " in message
     assert "lacks netG*.pth, netD0.pth, netD1.pth, netD2.pth: " in refusal(
-        lambda: import_attngan(attngan(None), tmp_path / "nowhere")
+        lambda: start(attngan(None), tmp_path / "nowhere")
     )
     states["netD0"] = noise(discriminator_shapes(0, 1, 8))
     save_like_python2(states["netD0"], tmp_path / "netD0.pth")
     model = attngan(None)
-    import_attngan(model, tmp_path)
+    start(model, tmp_path)
     same(model.generator, states["netG_epoch_600"])
     for k, net in enumerate(model.discriminator):
         same(net, states[f"netD{k}"])
     whole = attngan(None, whole=True)
     key = "PART_DNET.outlogits.0.weight"
     head = whole.discriminator[0].state_dict()[key].clone()
-    import_attngan(whole, tmp_path)  # the mask enters with weight 0, so both draw the same
+    start(whole, tmp_path)  # the mask enters with weight 0, so both draw the same
     assert torch.equal(whole.discriminator[0].state_dict()[key], head)
     given = (torch.randn(1, 5), torch.randn(1, 8), torch.randn(1, 8, 3), torch.zeros(1, 3).bool())
     mask, eps = (torch.rand(1, 1, 256, 256) > 0.5).float(), torch.zeros(1, 4)

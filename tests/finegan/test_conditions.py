@@ -30,7 +30,7 @@ from finegan.conditions import (
     words,
 )
 from finegan.denoise import Cleaned
-from finegan.networks import RNNEncoder
+from finegan.encoders import RNNEncoder
 from tests.worlds.layouts import make_cub, refusal
 
 COLOURS = ("has_wing_color::blue", "has_wing_color::red", "has_eye_color::red", "has_size::small_(5_-_9_in)")

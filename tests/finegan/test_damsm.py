@@ -18,9 +18,11 @@ from common.classifier import IMAGENET, ImageClassifier
 from common.data.module import ImageData
 from common.tasks.describe import networks
 from common.tasks.trainer import SeedEachBatch
+from finegan.checkpoints import load_encoders
 from finegan.conditions import Conditions, cleaned_hash
-from finegan.damsm import DAMSM, ImageEncoder, load_encoders
+from finegan.damsm import DAMSM
 from finegan.denoise import Cleaned
+from finegan.encoders import ImageEncoder
 from tests.worlds.layouts import refusal
 from tests.worlds.squares import COLOURS, GROUNDS, SIZES, squares
 
@@ -360,7 +362,7 @@ def test_a_checkpoint_of_something_else_is_refused(fitted: tuple[DAMSM, Trainer,
     names = (*NAMES[:-1], "has_ground::grey")
     place = fitted[2] / "damsm.ckpt"
     message = refusal(lambda: fit(tmp_path, 26, ckpt_path=place, attribute_names=names))
-    assert "was trained on other conditions" in message
+    assert "names differ: give the same data" in message
     assert "is of VSE, not of DAMSM" in refusal(lambda: DAMSM().on_load_checkpoint({"suite": {"model": "VSE"}}))
 
 

@@ -8,10 +8,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from finegan.damsm import ImageEncoder
-from finegan.exported import export_finegan, load_finegan, restore
+from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
-from finegan.networks import Drawn, RNNEncoder
+from finegan.networks import Drawn
 from tests.worlds.layouts import refusal
 
 NAMES = ["has_wing_color::blue", "has_wing_color::red", "has_size::small"]
@@ -48,7 +47,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[FineGAN, Path]:
     assert model.ema_generator is not None
     for value in model.generator.parameters():
         value.data *= 1.5
-    torch.save(export_finegan(model, "cub"), root / "finegan_cub.pt")
+    model.data_name = "cub"
+    torch.save(model.export(), root / "finegan_cub.pt")
     return model, root / "finegan_cub.pt"
 
 
@@ -63,7 +63,7 @@ def picture(model: FineGAN) -> Drawn:
 def test_the_file_draws_what_the_model_drew(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:
     model, path = trained
     away = path.rename(tmp_path / "elsewhere.pt")  # it needs no other file
-    loaded = load_finegan(away)
+    loaded = FineGAN.load(away)
     away.rename(path)
     for ours, theirs in zip(picture(loaded).images, picture(model).images, strict=True):
         assert torch.equal(ours, theirs)
@@ -90,21 +90,22 @@ def test_the_file_holds_the_average_and_no_discriminator(trained: tuple[FineGAN,
 
 def test_a_model_without_average(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:
     model = make(trained[1].with_name("damsm.pt"), ema_decay=None)
-    torch.save(export_finegan(model, "cub"), tmp_path / "plain.pt")
-    assert torch.equal(picture(load_finegan(tmp_path / "plain.pt")).images[2], picture(model).images[2])
-    assert "add model.ema_decay=null to the command" in refusal(lambda: restore(make(None), tmp_path / "plain.pt"))
+    model.data_name = "cub"
+    torch.save(model.export(), tmp_path / "plain.pt")
+    assert torch.equal(picture(FineGAN.load(tmp_path / "plain.pt")).images[2], picture(model).images[2])
+    assert "add model.ema_decay=null to the command" in refusal(lambda: make(None).restore(tmp_path / "plain.pt"))
 
 
 def test_restore_from_a_file_or_a_checkpoint(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:
     model, path = trained
     target = make(None)
-    restore(target, path)
+    target.restore(path)
     assert torch.equal(picture(target).images[2], picture(model).images[2])
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     target = make(path.with_name("damsm.pt"))
-    restore(target, tmp_path / "last.ckpt")
+    target.restore(tmp_path / "last.ckpt")
     assert torch.equal(picture(target).images[2], picture(model).images[2])
     for ours, theirs in zip(target.discriminator.parameters(), model.discriminator.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -118,23 +119,23 @@ def test_other_settings_are_refused_with_the_words_that_fit(trained: tuple[FineG
     other = {"image_size": 64, "ngf": 4, "mask_levels": [8, 16, 32, 64]}
     words = "add data.image_size=32 model.ngf=2 model.mask_levels=null to the command."
     for file in (path, tmp_path / "last.ckpt"):
-        assert words in refusal(lambda file=file: restore(make(None, **other), file))  # type: ignore[misc]
-        assert 'add model.inputs="raw" to' in refusal(lambda file=file: restore(make(None, inputs="class"), file))  # type: ignore[misc]
+        assert words in refusal(lambda file=file: make(None, **other).restore(file))  # type: ignore[misc]
+        assert 'add model.inputs="raw" to' in refusal(lambda file=file: make(None, inputs="class").restore(file))  # type: ignore[misc]
     loss = copy.deepcopy(LOSS)
     for terms in loss.values():
         terms |= {"fg_part": None, "part": 0.5}  # of another weight is no other network
-    message = refusal(lambda: restore(make(None, loss=loss), tmp_path / "last.ckpt"))
+    message = refusal(lambda: make(None, loss=loss).restore(tmp_path / "last.ckpt"))
     assert "add loss.d.fg_part=1.0 loss.g.fg_part=1.0 to the command." in message
-    restore(make(None, loss=loss), path)  # which holds no discriminator
+    make(None, loss=loss).restore(path)  # which holds no discriminator
 
 
 def test_other_files_are_refused(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:
     content = torch.load(trained[1], weights_only=True)
     damsm = trained[1].with_name("damsm.pt")
-    assert "holds a damsm, not FineGAN or AttnGAN" in refusal(lambda: restore(make(None), damsm))
+    assert "holds a damsm, not a finegan" in refusal(lambda: make(None).restore(damsm))
     torch.save(content | {"format": 9}, tmp_path / "new.pt")
-    assert "is of format 9, not 1" in refusal(lambda: load_finegan(tmp_path / "new.pt"))
+    assert "is of format 9, not 1" in refusal(lambda: FineGAN.load(tmp_path / "new.pt"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    assert "holds something else, no generator" in refusal(lambda: restore(make(None), tmp_path / "other.pth"))
-    assert "holds something else, not FineGAN" in refusal(lambda: load_finegan(tmp_path / "other.pth"))
-    assert "no weights file at" in refusal(lambda: load_finegan(tmp_path / "absent.pt"))
+    assert "holds something else, no generator" in refusal(lambda: make(None).restore(tmp_path / "other.pth"))
+    assert "holds something else, not a finegan" in refusal(lambda: FineGAN.load(tmp_path / "other.pth"))
+    assert "no weights file at" in refusal(lambda: FineGAN.load(tmp_path / "absent.pt"))

@@ -17,11 +17,9 @@ from common.data.readers.cub import CUB
 from common.pictures import sheet
 from finegan import drawings, figures, scenes
 from finegan.conditions import Codes, caption_sequences, groups
-from finegan.damsm import Encoders, ImageEncoder
 from finegan.edits import between, mask_between, replaced, spotlight, strongest
-from finegan.exported import export_finegan
+from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
-from finegan.networks import RNNEncoder
 from tests.worlds.layouts import refusal
 
 S, D = 32, 12
@@ -393,7 +391,7 @@ def written(model: FineGAN, path: Path) -> Path:
     encoders = model.encoders
     assert encoders is not None
     if path.suffix == ".pt":
-        torch.save(export_finegan(model, "cub"), path)
+        torch.save(model.export(), path)
         return path
     nets = {"text": encoders.text.net.state_dict(), "image": encoders.image.net.state_dict()}
     taught = {"inputs": encoders.inputs, "names": list(encoders.names), "cleaned_hash": None, "config": encoders.config}

@@ -19,12 +19,11 @@ from common.metrics.evaluate import passes
 from common.metrics.functions import inception_score, r_precision, to_uint8
 from finegan.cleaning import Colours, told_of
 from finegan.conditions import caption_sequences
-from finegan.damsm import ImageEncoder
 from finegan.denoise import Cleaned, read_cleaned
+from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.is_network import ISNetwork, filenames_hash, load_is_network
 from finegan.measures import Measures, auc, leakage, mean_of, painted, partners
 from finegan.model import FineGAN
-from finegan.networks import RNNEncoder
 
 SIDE, D, PASSES = 64, 16, 75  # images drawn: the 60 test birds, and 15 of them again
 OPTIONS: dict[str, Any] = {
@@ -123,11 +122,15 @@ def files(root: Path, data: ImageData) -> dict[str, str | None]:
     torch.manual_seed(0)
     records, test = data.records, data.rows("test")
     judge = ISNetwork(arch="alexnet_tiny", image_size=64, classes=2)
-    judge.data, judge.class_ids, judge.found = "cub", np.unique(records.labels[test] + 1).tolist(), {"accuracy": 0.5}
+    judge.data_name, judge.class_ids, judge.found = (
+        "cub",
+        np.unique(records.labels[test] + 1).tolist(),
+        {"accuracy": 0.5},
+    )
     judge.class_names = [records.classes[i - 1] for i in judge.class_ids]
     judge.filenames = filenames_hash([records.keys[row] for row in test])
     classifier = Classifier(arch="alexnet_tiny", image_size=64, classes=4)
-    classifier.class_names, classifier.data = list("abcd"), "cub"
+    classifier.class_names, classifier.data_name = list("abcd"), "cub"
     torch.save(judge.export(), root / "is.pt")
     torch.save(classifier.export(), root / "features.pt")
     assert records.attributes is not None

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from finegan.discriminators import Discriminator, quadrants
-from finegan.networks import Attention, Drawn, Generator, RNNEncoder, initialise, warm_start
+from finegan.encoders import RNNEncoder
+from finegan.networks import Attention, Drawn, Generator, initialise, warm_start
 
 
 def count(net: nn.Module | None) -> int:

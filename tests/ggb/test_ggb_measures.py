@@ -152,7 +152,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory, data: ImageData) -> str
         logits = net.eval()(photos)
         head.weight.div_(logits.std(0)[:, None])
         head.bias.sub_(logits.mean(0)).div_(logits.std(0))
-    net.class_names, net.data = list("abcd"), "people"
+    net.class_names, net.data_name = list("abcd"), "people"
     path = tmp_path_factory.mktemp("classifier") / "classifier.pt"
     torch.save(net.export(), path)
     return str(path)

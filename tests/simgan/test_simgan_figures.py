@@ -18,7 +18,6 @@ from common.errors import UserError
 from common.pictures import to_picture
 from common.text import SentenceEncoder, Vocabulary
 from simgan import figures
-from simgan.exported import export_editor, load_editor, restore
 from simgan.model import SIMGAN
 
 SIDE, D = 32, 12
@@ -373,7 +372,8 @@ def test_figure_says_in_one_sentence_what_is_wrong(
 
 
 def exported(model: SIMGAN, path: Path) -> Path:
-    torch.save(export_editor(model, "folder"), path)
+    model.data_name = "folder"
+    torch.save(model.export(), path)
     return path
 
 
@@ -388,10 +388,10 @@ def test_the_export_alone_edits_the_same_in_a_fresh_object(
     assert content["config"]["text_encoder"] is None
     wanted = model.draw(x, model.encode([A, B, "a zorgle bird"]), eps)
     monkeypatch.chdir(tmp_path)  # nothing is read but the file
-    fresh = load_editor("simgan_folder.pt")
+    fresh = SIMGAN.load("simgan_folder.pt")
     assert not fresh.training
     assert torch.equal(fresh.draw(x, fresh.encode([A, B, "a zorgle bird"]), eps), wanted)
-    assert export_editor(fresh, "folder")["phi_hash"] == content["phi_hash"]
+    assert fresh.export()["phi_hash"] == content["phi_hash"]
     assert figures.check_sentences(fresh, [A, "a zorgle bird"]) == ["zorgle"]
 
 
@@ -401,7 +401,7 @@ def test_the_export_keeps_the_average_and_the_statistics(root: Path, x: torch.Te
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.fill_(0.1)
     nn.init.zeros_(model.generator.decoder[-2].weight)  # tells the generator from its average
-    fresh = load_editor(exported(model, tmp_path / "simgan_folder.pt"))
+    fresh = SIMGAN.load(exported(model, tmp_path / "simgan_folder.pt"))
     phi, eps = model.encode([A, B, A]), figures.noise(model, 3, 0)
     assert torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
     assert fresh.draw(x, phi, eps).std() > 0.01
@@ -418,7 +418,7 @@ def test_restore_takes_a_checkpoint_or_the_export(root: Path, x: torch.Tensor, t
         torch.manual_seed(9)
         fresh = SIMGAN(**SETTINGS, text_encoder=str(root / "vse.pt")).eval()
         assert not torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
-        restore(fresh, path)
+        fresh.restore(path)
         assert torch.equal(fresh.draw(x, fresh.encode([A, B, A]), eps), model.draw(x, phi, eps))
 
 
@@ -434,20 +434,20 @@ def test_other_files_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> 
     torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.pth")
     (tmp_path / "cut.pt").write_bytes(ours.read_bytes()[:2000])
     words = {
-        root / "vse.pt": "holds a vse, not a SIMGAN editor",
-        tmp_path / "weights.pth": "holds something else, not a SIMGAN editor",
+        root / "vse.pt": "holds a vse, not a simgan",
+        tmp_path / "weights.pth": "holds something else, not a simgan",
         tmp_path / "later.pt": "is of format 9, not 1",
         tmp_path / "cut.pt": "cannot be read as weights",
         tmp_path / "absent.pt": "no weights file at",
-        tmp_path / "vse.ckpt": "this checkpoint is of VSE, not of SIMGAN",
+        tmp_path / "vse.ckpt": "vse.ckpt is of VSE, not of SIMGAN",
         tmp_path / "wide.ckpt": "add model.ngf=16 model.ndf=16 to the command",
         editor: "add model.ngf=16 to the command",
     }
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for path, said in words.items():
         with pytest.raises(UserError, match=said) as caught:
-            restore(model, path)
+            model.restore(path)
         assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(UserError, match="needs a text encoder"):
-        export_editor(SIMGAN(**SETTINGS), "folder")
+        SIMGAN(**SETTINGS).export()

@@ -169,7 +169,7 @@ def test_checkpoint_holds_no_frozen_network_and_loads_without_data(fitted: tuple
         VSE.load_from_checkpoint(root / "other.ckpt", weights_only=True)
     model.on_load_checkpoint(content)  # the same captions
     content["suite"]["vocabulary"].reverse()
-    with pytest.raises(UserError, match="trained on other captions"):
+    with pytest.raises(UserError, match="vocabulary differ: give the same data"):
         model.on_load_checkpoint(content)
 
 

@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader
 from common.blocks import Frozen
 from common.data.records import Records, Sample
 from finegan.conditions import Conditions, attribute_sequences
-from finegan.damsm import Encoders, ImageEncoder
+from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
-from finegan.networks import RNNEncoder
 
 SIDE, D, ROWS, CLASSES = 64, 16, 16, 4
 COLOURS = ("blue", "red", "white", "black", "yellow", "green")

@@ -1,0 +1,161 @@
+"""One file for everything that leaves a run: of a GAN to serve from, of a network that others need.
+
+Plain values and tensors only, so that all of them load with weights_only=True. Every file begins with format and kind.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+from torch import nn
+
+from common.data.records import Sample
+from common.gan import Checkpointed, GANModule
+from common.weights import (
+    check_export,
+    check_fit,
+    check_parts,
+    check_settings,
+    is_state,
+    on_cpu,
+    read_weights,
+    settings_of,
+)
+
+RUN = "give the <model>_<data>.pt that a fit left in its run's folder"
+
+
+class Exported(GANModule):
+    """A GAN whose generator goes out in one file, <model>_<data>.pt, and comes back from it.
+
+    {format, kind, data, config, G, ema, ...companions}: config the settings, G and ema state dicts of the generator and
+    of its average (null where none is kept), companions what a generator is fed through, such as a text encoder. No
+    discriminators: a file to serve from, not to train on with.
+    """
+
+    KIND: ClassVar[str]  # of the file
+    FORMAT: ClassVar[int] = 1
+    SERVED: ClassVar[tuple[str, ...]]  # settings that decide which weights G has, or what it is fed
+    TRAINED: ClassVar[tuple[str, ...]] = ()  # and those that decide which others there are
+    PLACES: ClassVar[tuple[str, ...]] = ()  # settings that are files of one machine: null in what leaves it
+    COMPANIONS: ClassVar[Mapping[str, Any]] = {}  # parts of the file with their types (`weights.check_parts`)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.data_name = self.data.name
+
+    def nets(self) -> dict[str, nn.Module]:
+        """G, and its average where one is kept."""
+        average = self.ema_generator
+        return {"G": self.generator} | ({} if average is None else {"ema": cast(nn.Module, average.module)})
+
+    # ---- what a paper adds
+
+    def companions(self) -> dict[str, Any]:
+        """What the generator is fed through, as COMPANIONS has it."""
+        return {}
+
+    def take_companions(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """Companions of a file become this model's: read whole first, so that a refusal changes nothing."""
+
+    def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """Weights that somebody else's code wrote. Here: none are known."""
+        check_export(content, self.KIND, self.FORMAT, path, RUN)
+
+    @staticmethod
+    def comparable(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings as files are compared by them."""
+        return settings
+
+    # ---- out and back
+
+    def export(self) -> dict[str, Any]:
+        """The content of the file."""
+        head = {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name}
+        states = {name: on_cpu(net.state_dict()) for name, net in self.nets().items()}
+        config = dict(self.hparams) | dict.fromkeys(self.PLACES)
+        return head | {"config": config, "ema": None} | states | self.companions()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The model of an exported file, on the CPU and in eval mode; its discriminators are untrained."""
+        content = cls.read(path)
+        with settings_of(path):
+            model = cls(**content["config"])
+        model.take(content, path)
+        return model.eval()
+
+    @classmethod
+    def read(cls, path: str | Path) -> dict[str, Any]:
+        """What a file of this kind holds. UserError for any other."""
+        content = read_weights(path)
+        check_export(content, cls.KIND, cls.FORMAT, path, RUN)
+        check_parts(content, {"data": str, "config": dict, "G": is_state, **cls.COMPANIONS}, path)
+        return content
+
+    def restore(self, path: str | Path) -> None:
+        """Weights of a checkpoint, of an exported file, or of public code that `take_foreign` knows.
+
+        UserError for another model's or for other settings, with the words that would fit; nothing is changed then.
+        """
+        content = read_weights(path)
+        if "kind" in content:
+            self.take(self.read(path), path)
+        elif "state_dict" in content:
+            self.take_checkpoint(content, path)
+        else:
+            self.take_foreign(content, path)
+
+    def take(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """Generator, average and companions of an exported file's content."""
+        check_settings(self.comparable(self.hparams), self.comparable(content["config"]), self.SERVED, path)
+        nets = self.nets()
+        check_parts(content, dict.fromkeys(nets, is_state), path)
+        for name, net in nets.items():
+            check_fit(net, content[name], (), path)
+        self.take_companions(content, path)
+        for name, net in nets.items():
+            net.load_state_dict(content[name])
+        self.data_name = content["data"]
+
+    def take_checkpoint(self, content: dict[str, Any], path: str | Path) -> None:
+        """All weights of a Lightning checkpoint."""
+        self.check_checkpoint(content, path)
+        check_parts(content, {"hyper_parameters": dict}, path)
+        theirs = self.comparable(content["hyper_parameters"])
+        check_settings(self.comparable(self.hparams), theirs, (*self.SERVED, *self.TRAINED), path)
+        self.on_load_checkpoint(content)
+        self.load_state_dict(content["state_dict"])
+
+
+class Artifact(Checkpointed):
+    """A network that others need, trained alone; they read it frozen from one file, {format, kind, data, ...}."""
+
+    CHECKPOINT_FORMAT: ClassVar[int] = 2
+    KIND: ClassVar[str]  # of the file: the word of model=...
+    FORMAT: ClassVar[int] = 1
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.data_name = self.data.name
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds besides format, kind and data."""
+        raise NotImplementedError
+
+    def export(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name} | self.content()
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            self.log("progress/images", float(self.images_seen), on_step=False, on_epoch=True, batch_size=1)
+
+
+def read_artifact(path: str | Path, kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What an `Artifact` of this kind wrote. parts: what is read of it (`weights.check_parts`). UserError else."""
+    content = read_weights(path)
+    check_export(content, kind, Artifact.FORMAT, path, f"give the file that model={kind} made")
+    check_parts(content, parts, path)
+    return content
