@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,71 @@ from torch import Tensor, nn
 from common.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
+
+
+# ---- public files
+
+
+class KnownFile(NamedTuple):
+    """A public file of weights, looked for under torch.hub's folder ($TORCH_HOME)."""
+
+    title: str
+    names: tuple[str, ...]  # any of them; each ends in the first eight digits of its SHA-256
+    source: str
+    use: str
+    without: str
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def hash(self) -> str:
+        return Path(self.name).stem.rpartition("-")[2]
+
+
+ZOO, TRAINED = "torchvision's IMAGENET1K_V1", "a classifier is trained here first"
+KNOWN_FILES = {
+    "inception": KnownFile(
+        "Inception 2015-12-05",
+        # torch-fidelity's and pytorch-fid's name of the same file
+        ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
+        "torch-fidelity's releases",
+        "FID, KID and Inception score as published",
+        "they come from a classifier trained here, carry its name and compare with no paper",
+    ),
+    "alexnet": KnownFile("AlexNet", ("alexnet-owt-7be5be79.pth",), ZOO, "LPIPS", "LPIPS is left out"),
+    "vgg16": KnownFile("VGG-16", ("vgg16-397923af.pth",), ZOO, "the image side of model=vse", TRAINED),
+    "resnet101": KnownFile("ResNet-101", ("resnet101-63fe2227.pth",), ZOO, "the denoising of attributes", TRAINED),
+    "inception_v3": KnownFile(
+        "Inception-v3", ("inception_v3_google-0cc3c7bd.pth",), ZOO, "the image side of DAMSM", TRAINED
+    ),
+    "keypoint_rcnn": KnownFile(
+        "key-point R-CNN",
+        ("keypointrcnn_resnet50_fpn_coco-fc266e95.pth",),
+        "torchvision's COCO_V1",
+        "prepare=poses, the key points of own photos",
+        "they are read from files alone",
+    ),
+}
+
+
+def hub_folder() -> Path:
+    """Where torchvision and the suite look for public files: under $TORCH_HOME if it is set."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find_weights(known: str, explicit: str | Path | None = None) -> Path | None:
+    """The file given (UserError if absent), else the one of KNOWN_FILES where it is on disk, else None."""
+    names = KNOWN_FILES[known].names
+    if explicit is not None:
+        if not Path(explicit).expanduser().is_file():
+            raise UserError(f"no weights file at {explicit}: give the path of {names[0]}, or leave it out.")
+        return Path(explicit).expanduser()
+    return next((path for name in names if (path := hub_folder() / name).is_file()), None)
+
+
+# ---- reading
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:

@@ -23,14 +23,15 @@ from common.data.records import Records, Sample
 from common.errors import UserError
 from common.exports import read_artifact
 from common.files import file_hash, sha256
-from common.metrics.extractors import TORCHVISION_FILE, Extractor, find, resize_as_pillow
+from common.metrics.extractors import Extractor, resize_as_pillow
 from common.metrics.functions import inception_score, to_uint8
-from common.weights import are_words, fill, is_state, on_cpu, read_weights
+from common.weights import KNOWN_FILES, are_words, fill, find_weights, is_state, on_cpu, read_weights
 
 log = logging.getLogger(__name__)
 
 CLASSES = 50  # of CUB's test split: the bars of acceptance are stated for so many
 SPLITS = 10
+TORCHVISION_FILE = KNOWN_FILES["inception_v3"].name
 
 
 # ---- what the network sees
@@ -141,7 +142,7 @@ class ISNetwork(Classifier):
                 init_weights=True,
                 dropout=self.dropout,
             )
-            path = find(self.weights, [TORCHVISION_FILE])
+            path = find_weights("inception_v3", self.weights)
             self.start = f"from scratch: {TORCHVISION_FILE} is not on disk" if path is None else self.read(path)
         elif self.weights is None:
             self.net = build(self.arch, classes)

@@ -25,12 +25,12 @@ from common.data.store import UNREADABLE, unreadable
 from common.errors import UserError
 from common.files import file_hash, whole, write_whole
 from common.tasks.fit import load_data
-from common.weights import read_state
+from common.weights import KNOWN_FILES, find_weights, hub_folder, read_state
 
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-WEIGHTS_FILE = "keypointrcnn_resnet50_fpn_coco-fc266e95.pth"  # torchvision's
+WEIGHTS_FILE = KNOWN_FILES["keypoint_rcnn"].name
 COCO = (
     *("nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow"),
     *("right elbow", "left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle"),
@@ -100,11 +100,11 @@ def read_photo(path: Path, framing: str = "") -> Tensor:
 
 def weights_file(path: str | None) -> Path:
     """The file given, or torchvision's own in torch.hub's folder. UserError where neither is there."""
-    found = Path(path).expanduser() if path else Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
-    if not found.is_file():
+    found = find_weights("keypoint_rcnn", path)
+    if found is None:
         raise UserError(
-            f"prepare=poses looks through torchvision's key-point R-CNN and there is no {found}: download "
-            f"{WEIGHTS_FILE} and give prepare.weights=FILE."
+            f"prepare=poses looks through torchvision's key-point R-CNN and there is no {hub_folder() / WEIGHTS_FILE}: "
+            f"download {WEIGHTS_FILE} and give prepare.weights=FILE."
         )
     return found
 

@@ -19,6 +19,7 @@ from common.data.records import Sample
 from common.gan import paired_noise
 from common.metrics.extractors import LPIPS, load_lpips
 from common.metrics.functions import Features, l1, psnr, r_precision, rmse, ssim, to_uint8
+from common.weights import KNOWN_FILES
 from simgan.model import SIMGAN
 from simgan.vse import JointEmbedding, load_judge
 
@@ -177,7 +178,7 @@ class EditProxies:
         return {
             "judge": None if self.judge is None else f"vse {self.judge.hash}, another seed, all classes",
             "r_precision_candidates": getattr(self, "candidates", None),
-            "lpips": "absent: alexnet-owt-7be5be79.pth is not on disk" if self.lpips is None else self.lpips.hash,
+            "lpips": f"absent: {KNOWN_FILES['alexnet'].name} is not on disk" if self.lpips is None else self.lpips.hash,
             "background": "dataset masks, bird grown by 5 px" if self.data.records.masks else "absent: no masks",
             "side": f"{self.data.image_size} px, native",
         }

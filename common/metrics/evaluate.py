@@ -22,16 +22,14 @@ from common.files import cached, short_hash
 from common.gan import GANModule
 from common.metrics.colour_match import ColourMatch
 from common.metrics.extractors import (
-    TORCHVISION_FILE,
     ClassifierExtractor,
     Extractor,
     InceptionExtractor,
     TorchvisionInception,
     extract,
-    find,
-    find_inception,
 )
 from common.metrics.functions import ENOUGH, SEED, Features, fid, inception_score, metric_key, score, to_uint8
+from common.weights import KNOWN_FILES, find_weights
 
 log = logging.getLogger(__name__)
 Numbers = dict[str, float | None]
@@ -57,11 +55,13 @@ def extractor_for(options: dict[str, Any], classifier: str | None) -> Extractor 
     if choose("metrics.extractor", options["extractor"], EXTRACTORS) is None:
         return None
     if options["extractor"] == "torchvision":
-        path = find(options["inception"], [TORCHVISION_FILE])
+        path = find_weights("inception_v3", options["inception"])
         if path is None:
-            raise UserError(f"{TORCHVISION_FILE} of torchvision is not on disk: give metrics.inception=FILE.")
+            raise UserError(
+                f"{KNOWN_FILES['inception_v3'].name} of torchvision is not on disk: give metrics.inception=FILE."
+            )
         return TorchvisionInception(path)
-    weights = None if options["extractor"] == "classifier" else find_inception(options["inception"])
+    weights = None if options["extractor"] == "classifier" else find_weights("inception", options["inception"])
     if weights is not None:
         return InceptionExtractor(weights)
     if options["extractor"] == "inception" or classifier is None:
@@ -75,7 +75,7 @@ def extractor_for(options: dict[str, Any], classifier: str | None) -> Extractor 
 def needs_classifier(options: dict[str, Any]) -> bool:
     """Whether `extractor_for` will ask for a classifier, so that none is trained in vain."""
     kind = options["extractor"]
-    return kind == "classifier" or (kind == "auto" and find_inception(options["inception"]) is None)
+    return kind == "classifier" or (kind == "auto" and find_weights("inception", options["inception"]) is None)
 
 
 def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> tuple[Pairs, Path | None]:

@@ -27,15 +27,9 @@ from common.classifier import (
 )
 from common.errors import UserError
 from common.metrics.functions import STANDARD, Features
-from common.weights import read_weights
+from common.weights import KNOWN_FILES, find_weights, read_weights
 
 log = logging.getLogger(__name__)
-
-# torch-fidelity's and pytorch-fid's name of the same file; the last part is the start of its SHA-256
-INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
-TORCHVISION_FILE = "inception_v3_google-0cc3c7bd.pth"  # ImageNet's, of torchvision
-STANDARD_HASH = "6726825d"
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"  # torchvision's
 
 
 class Extractor(Frozen):
@@ -69,7 +63,7 @@ class InceptionExtractor(Extractor):
     input = "299 x 299, bilinear as TensorFlow 1"
 
     def __init__(self, path: str | Path) -> None:
-        """path: a weights file (`find_inception`). UserError when it holds something else.
+        """path: a weights file (`find_weights("inception")`). UserError when it holds something else.
 
         Weights of this layout with another hash are used under another name, so no number of theirs is plain FID.
         """
@@ -82,7 +76,7 @@ class InceptionExtractor(Extractor):
         super().__init__(nn.Sequential(*layers.values(), nn.Flatten()).to(memory_format=torch.channels_last))
         self.register_buffer("head", head.weight.detach().T.contiguous())
         self.hash = file_hash(path)
-        self.name = STANDARD if self.hash == STANDARD_HASH else f"inception-{self.hash}"
+        self.name = STANDARD if self.hash == KNOWN_FILES["inception"].hash else f"inception-{self.hash}"
         if self.name != STANDARD:
             log.warning("%s is not the Inception of 2015-12-05: its metrics are called fid@%s", path, self.name)
 
@@ -146,7 +140,9 @@ class TorchvisionInception(Extractor):
         """path: torchvision's file; UserError when it is something else."""
         net = load_image_encoder(path)
         if net.info["arch"] != "inception_v3":
-            raise UserError(f"{path} holds {net.info['arch']}, no Inception: give {TORCHVISION_FILE} of torchvision.")
+            raise UserError(
+                f"{path} holds {net.info['arch']}, no Inception: give torchvision's {KNOWN_FILES['inception_v3'].name}."
+            )
         super().__init__(net.net)
         self.hash = net.hash
 
@@ -178,28 +174,13 @@ def joined(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
         yield torch.cat(held)
 
 
-def find_inception(explicit: str | Path | None = None) -> Path | None:
-    """The weights file: the one given, else the one in torch.hub's folder ($TORCH_HOME), else None."""
-    return find(explicit, INCEPTION_FILES)
-
-
-def find(explicit: str | Path | None, names: Iterable[str]) -> Path | None:
-    """The file given (UserError if absent), else the first of these in torch.hub's folder, else None."""
-    if explicit is not None:
-        if not Path(explicit).is_file():
-            raise UserError(f"no weights file at {explicit}: give the path of {next(iter(names))}, or leave it out.")
-        return Path(explicit)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
 def inception(state: dict[str, Tensor], path: str | Path) -> FeatureExtractorInceptionV3:
     """torch-fidelity's network with these weights; UserError when they are of another network.
 
     Its constructor unpickles freely whatever file it is given, so it gets a copy written here, from plain tensors.
     """
     if not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds more than weights: give {INCEPTION_FILES[0]} of torch-fidelity.")
+        raise UserError(f"{path} holds more than weights: give {KNOWN_FILES['inception'].name} of torch-fidelity.")
     copy = io.BytesIO()
     torch.save(dict(state), copy)
     copy.seek(0)
@@ -209,7 +190,7 @@ def inception(state: dict[str, Tensor], path: str | Path) -> FeatureExtractorInc
             return FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=copy)
     except RuntimeError as error:
         raise UserError(
-            f"{path} is not an Inception-v3 for FID: give {INCEPTION_FILES[0]} of torch-fidelity."
+            f"{path} is not an Inception-v3 for FID: give {KNOWN_FILES['inception'].name} of torch-fidelity."
         ) from error
 
 
@@ -236,7 +217,7 @@ class LPIPS(Frozen):
         try:
             net.net.load_state_dict(backbone)
         except RuntimeError as error:
-            raise UserError(f"{path} is not torchvision's AlexNet: give {ALEXNET_FILE}.") from error
+            raise UserError(f"{path} is not torchvision's AlexNet: give {KNOWN_FILES['alexnet'].name}.") from error
         super().__init__(net)
         self.hash = file_hash(path)
 
@@ -251,5 +232,5 @@ class LPIPS(Frozen):
 
 def load_lpips(explicit: str | Path | None = None) -> LPIPS | None:
     """LPIPS with the file given, else with the one in torch.hub's folder; None when there is none."""
-    path = find(explicit, [ALEXNET_FILE])
+    path = find_weights("alexnet", explicit)
     return None if path is None else LPIPS(path)

@@ -40,30 +40,6 @@ class Line(NamedTuple):
     told: str
 
 
-class Weights(NamedTuple):
-    name: str
-    files: tuple[str, ...]  # any of them; each ends in the first eight digits of its SHA-256
-    origin: str
-    use: str
-    without: str
-
-
-ZOO, TRAINED = "torchvision's IMAGENET1K_V1", "a classifier is trained here first"
-WEIGHTS = (
-    Weights(
-        "Inception 2015-12-05",
-        ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
-        "torch-fidelity's releases",
-        "FID, KID and Inception score as published",
-        "they come from a classifier trained here, carry its name and compare with no paper",
-    ),
-    Weights("AlexNet", ("alexnet-owt-7be5be79.pth",), ZOO, "LPIPS", "LPIPS is left out"),
-    Weights("VGG-16", ("vgg16-397923af.pth",), ZOO, "the image side of model=vse", TRAINED),
-    Weights("ResNet-101", ("resnet101-63fe2227.pth",), ZOO, "the denoising of attributes", TRAINED),
-    Weights("Inception-v3", ("inception_v3_google-0cc3c7bd.pth",), ZOO, "the image side of DAMSM", TRAINED),
-)
-
-
 def examine(cfg: dict[str, Any]) -> str:
     """The table of task=doctor. cfg: `paths` (data, runs, artifacts) and `data` (name, root) are read."""
     table = {"software": software()}
@@ -73,8 +49,10 @@ def examine(cfg: dict[str, Any]) -> str:
     table["machine"] = [*machine(), *(disk(key, Path(path)) for key, path in cfg["paths"].items()), tracking()]
     if marks["torchvision"] == "ok":  # else Lightning fails, and with it what reads data
         table["data"] = datasets(cfg)
+    from common.weights import KNOWN_FILES, hub_folder
+
     hub = hub_folder()
-    table[f"weights in {hub}"] = [weights(needed, hub) for needed in WEIGHTS]
+    table[f"weights in {hub}"] = [weights(needed, hub) for needed in KNOWN_FILES.values()]
     table["optional"] = [optional(name, use) for name, use in OPTIONAL.items()]
     return render(table)
 
@@ -281,24 +259,17 @@ def tally(counts: Any) -> str:
     return ", ".join(many + [f"no {part.what}" for part, n in counts.items() if part.files == 1 and not n])
 
 
-def hub_folder() -> Path:
-    """Where torchvision and the suite look for weights: under $TORCH_HOME if it is set."""
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def weights(needed: Weights, folder: Path) -> Line:
-    """Are they in the folder, and whole?"""
-    path = next((folder / name for name in needed.files if (folder / name).is_file()), None)
+def weights(needed: Any, folder: Path) -> Line:
+    """Is a `common.weights.KnownFile` in the folder, and whole?"""
+    path = next((folder / name for name in needed.names if (folder / name).is_file()), None)
     if path is None:
-        told = f"{needed.files[0]} ({needed.origin}), for {needed.use}: without it {needed.without}"
-        return Line("absent", needed.name, told)
+        told = f"{needed.name} ({needed.source}), for {needed.use}: without it {needed.without}"
+        return Line("absent", needed.title, told)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(path.stem.rpartition("-")[2]):
-        return Line("broken", needed.name, f"{path.name} is cut or another file: delete it and take it again")
-    return Line("ok", needed.name, f"{path.name}, for {needed.use}")
+        return Line("broken", needed.title, f"{path.name} is cut or another file: delete it and take it again")
+    return Line("ok", needed.title, f"{path.name}, for {needed.use}")
 
 
 def optional(name: str, use: str) -> Line:

@@ -20,6 +20,7 @@ from common.loggers import finish_loggers, loggers_for
 from common.tasks.runs import RunFolder, append_result, environment, identity, keep_log
 from common.tasks.trainer import MetricsCSV, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
+from common.weights import find_weights
 
 log = logging.getLogger(__name__)
 Config = dict[str, Any]
@@ -83,10 +84,8 @@ def supply(cfg: Config, *, networks: bool = True) -> None:
 
 def obtain(need: Config, asked: list[str]) -> Path:
     """The artifact of a needed network or job; made now when it is absent, once even if two runs ask at a time."""
-    if need.get("unless_weights"):
-        weights = Path(torch.hub.get_dir()) / "checkpoints" / need["unless_weights"]
-        if weights.is_file():
-            return weights
+    if need.get("unless_weights") and (weights := find_weights(need["unless_weights"])) is not None:
+        return weights
     cfg = composed_need(need, asked)
     if "prepare" in need:
         return prepared(cfg)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from common.tasks import doctor
+from common.weights import KnownFile
 from tests.worlds.layouts import make_cub, make_folder, make_oxford102
 
 HERE = Path(__file__).resolve().parents[2]
@@ -128,7 +129,7 @@ def test_keys_of_wandb(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_are_whole_or_broken(bare: Path) -> None:
     content = b"weights"
     name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    net = doctor.Weights("Net", ("other-00000000.pth", name), "its page", "a number", "there is none")
+    net = KnownFile("Net", ("other-00000000.pth", name), "its page", "a number", "there is none")
     assert doctor.weights(net, bare) == (
         "absent",
         "Net",

@@ -14,12 +14,9 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from common.classifier import Classifier, load_classifier
 from common.errors import UserError
 from common.metrics.extractors import (
-    ALEXNET_FILE,
-    INCEPTION_FILES,
     ClassifierExtractor,
     InceptionExtractor,
     extract,
-    find_inception,
     joined,
     load_lpips,
     resize_as_tensorflow1,
@@ -42,6 +39,7 @@ from common.metrics.functions import (
     to_uint8,
     usual_subset,
 )
+from common.weights import KNOWN_FILES, find_weights
 from tests.peers.fidelity import noise, reference, rng, write_inception
 
 # ---- the door
@@ -248,7 +246,7 @@ def test_few_images_are_refused_or_marked() -> None:
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_inception(tmp_path_factory.mktemp("hub") / INCEPTION_FILES[0])
+    return write_inception(tmp_path_factory.mktemp("hub") / KNOWN_FILES["inception"].name)
 
 
 @pytest.fixture(scope="module")
@@ -296,28 +294,28 @@ def test_inception_is_named_by_its_weights_and_left_alone(inception: InceptionEx
 
 def test_weights_are_found_by_path_or_in_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert find_inception() is None
+    assert find_weights("inception") is None
     assert load_lpips() is None
     with pytest.raises(UserError, match="no weights file at"):
-        find_inception(tmp_path / "typo.pth")
-    file = tmp_path / "hub/checkpoints" / INCEPTION_FILES[1]
+        find_weights("inception", tmp_path / "typo.pth")
+    file = tmp_path / "hub/checkpoints" / KNOWN_FILES["inception"].names[1]
     file.parent.mkdir(parents=True)
     file.touch()
-    assert find_inception() == file
+    assert find_weights("inception") == file
 
 
 @pytest.mark.parametrize("content", [b"<html>404</html>", {"conv1.weight": torch.zeros(3)}, {"epoch": 3}])
 def test_other_files_are_no_inception(content: bytes | dict, tmp_path: Path) -> None:
-    path = tmp_path / INCEPTION_FILES[0]
+    path = tmp_path / KNOWN_FILES["inception"].name
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(UserError, match=INCEPTION_FILES[0]):
+    with pytest.raises(UserError, match=KNOWN_FILES["inception"].name):
         InceptionExtractor(path)
 
 
 def test_half_a_download_is_no_inception(inception_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / INCEPTION_FILES[0]
+    path = tmp_path / KNOWN_FILES["inception"].name
     path.write_bytes(inception_file.read_bytes()[:100_000])
-    with pytest.raises(UserError, match=INCEPTION_FILES[0]):
+    with pytest.raises(UserError, match=KNOWN_FILES["inception"].name):
         InceptionExtractor(path)
 
 
@@ -357,7 +355,7 @@ def test_lpips_looks_through_the_backbone_on_disk(tmp_path: Path, monkeypatch: p
     torch.manual_seed(0)
     net = torchvision.models.AlexNet()
     state = {k: v for k, v in net.state_dict().items() if k.startswith("features.")}
-    file = tmp_path / "hub/checkpoints" / ALEXNET_FILE
+    file = tmp_path / "hub/checkpoints" / KNOWN_FILES["alexnet"].name
     file.parent.mkdir(parents=True)
     torch.save(state, file)
     lpips = load_lpips()

@@ -11,8 +11,9 @@ from PIL import Image
 
 from common.data.geometry import fitted, square_about
 from common.data.readers.cub import TEST_CLASSES
-from common.metrics.extractors import TorchvisionInception, find_inception
+from common.metrics.extractors import TorchvisionInception
 from common.metrics.functions import inception_score
+from common.weights import find_weights
 from tests.worlds.layouts import refusal
 
 
@@ -71,4 +72,4 @@ def test_fid_through_torchvisions_weights_keeps_the_quirk_of_early_code(tmp_path
 def test_the_two_sets_of_weights_are_not_mixed(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet.pth")
     assert "Inception" in refusal(lambda: TorchvisionInception(tmp_path / "resnet.pth"))
-    assert find_inception(None) is None or "2015-12-05" in find_inception(None).name  # type: ignore[union-attr]
+    assert find_weights("inception") is None or "2015-12-05" in find_weights("inception").name  # type: ignore[union-attr]

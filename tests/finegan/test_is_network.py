@@ -14,9 +14,10 @@ from pytorch_lightning import Trainer, seed_everything
 from common.classifier import load_classifier
 from common.data.module import ImageData
 from common.errors import UserError
-from common.metrics.extractors import TORCHVISION_FILE, resize_as_pillow
+from common.metrics.extractors import resize_as_pillow
 from common.metrics.functions import inception_score, metric_key, to_uint8
 from finegan.is_network import (
+    TORCHVISION_FILE,
     ISNetwork,
     centre,
     filenames_hash,

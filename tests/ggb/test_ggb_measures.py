@@ -23,8 +23,9 @@ from common.data.readers.fashion_names import view
 from common.errors import UserError
 from common.metrics.colour_match import ColourMatch, inner
 from common.metrics.evaluate import evaluate, people
-from common.metrics.extractors import ALEXNET_FILE, ClassifierExtractor, extract
+from common.metrics.extractors import ClassifierExtractor, extract
 from common.metrics.functions import Features, inception_score, to_uint8
+from common.weights import KNOWN_FILES
 from ggb.measures import Measures, clothes_distance, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
 from tests.worlds.tiny import call
 from tests.worlds.tiny_pairs import S, make
@@ -326,7 +327,7 @@ def test_lpips_where_its_weights_are_on_disk(
     torch.manual_seed(0)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    torch.save(alexnet(weights=None).state_dict(), tmp_path / "hub/checkpoints" / ALEXNET_FILE)
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "hub/checkpoints" / KNOWN_FILES["alexnet"].name)
     few = {name: value[:3] for name, value in drawn.items()}
     measures = measured(data, few, few["target"])
     found = measures.compute(None)
