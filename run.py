@@ -58,7 +58,7 @@ def job(cfg: DictConfig) -> None:
                 "a sweep on several devices would start every job again in each of its processes: choose trainer=auto "
                 "for one device a job, or launcher=slurm"
             )
-        from common.tasks import fit as tasks
+        from common import tasks
 
         tasks.run(values, sweeping=sweeping)
     except UserError as error:  # kept for main: Hydra would print a traceback and stop a sweep

@@ -13,6 +13,11 @@ def locate(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, one value as a list of one, null as none: a word given for a list is not its letters."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def needed(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The entries of `needs` that a configuration's model asks for."""
     return {key: need for key, need in cfg.get("needs", {}).items() if applies(need, cfg)}

@@ -35,7 +35,7 @@ def whole(path: str | Path, remedy: str = "free space there, or choose another f
         except OSError:
             pass  # a folder that cannot be written
         if (why := unwritable(error, part)) is not None:
-            raise UserError(f"{path} cannot be written ({why}): {remedy}") from error
+            raise UserError(f"{path} cannot be written ({why}): {remedy}.") from error
         raise
 
 
@@ -66,7 +66,7 @@ def locked(path: str | Path) -> Iterator[None]:
         held.acquire()
     except OSError as error:
         raise UserError(
-            f"{lock} cannot be written ({error.strerror}): choose another folder than {lock.parent}"
+            f"{lock} cannot be written ({error.strerror}): choose another folder than {lock.parent}."
         ) from error
     try:
         yield

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.tasks.runs import RunFolder
 
 Config = dict[str, Any]
 Columns = dict[str, Tensor]
@@ -154,10 +153,9 @@ def write(
     below: Sequence[Sequence[str]] = (),
 ) -> Path:
     """The sheet, its images at their own size within 128 to 256 pixels, and the JSON that says how it was made."""
-    checkpoint = str(cfg["checkpoint"] or RunFolder(folder.parent).last)
-    facts = {"task": cfg["task"], "checkpoint": checkpoint, "seed": cfg["seed"], "columns": list(columns)} | facts
+    told = {"task": cfg["task"], "checkpoint": str(cfg["checkpoint"]), "seed": cfg["seed"], "columns": list(columns)}
     size = max(column[0].shape[-1] for column in columns.values())
-    return save(sheet(columns, above, below, side=min(max(size, 128), 256)), path, facts)
+    return save(sheet(columns, above, below, side=min(max(size, 128), 256)), path, told | facts)
 
 
 # ---- the picture of progress

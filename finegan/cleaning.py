@@ -20,12 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from common.classifier import ImageClassifier, load_image_encoder
+from common.config import as_list
 from common.data.module import ImageData
 from common.data.records import Records
 from common.errors import UserError, choose
 from common.files import cached, write_whole
 from common.pictures import save, sheet
-from common.tasks.fit import load_data
+from common.tasks.job import Job
 from finegan.denoise import Cleaned, fit
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,14 @@ THRESHOLD = """What this adds to an SVM of all labels is the threshold: on plant
 where wrong labels fall at random, and no better where they fall on look-alikes (`make bench`)."""
 
 
-def clean(cfg: Config, path: Path) -> None:
-    """Cleans a data set's attributes: path (.npz), and beside it the report (.md) and the sheets of Fig. 4 and 9."""
-    job, data = cfg["prepare"], load_data(cfg)
+def clean(job: Job) -> None:
+    """Cleans a data set's attributes: job.path (.npz), beside it the report (.md) and the sheets of Fig. 4 and 9."""
+    cfg, path, asked, data = job.cfg, job.path, job.settings, job.data
     records = data.records
     if records.attributes is None or records.certainty is None:
         raise UserError(f"{records.name} in {records.root} has no attributes to clean: choose data=cub.")
-    shown = check_shown(job["shown"], records)
-    encoder = load_features(job["features"])
+    shown = check_shown(as_list(asked["shown"]), records)
+    encoder = load_features(asked["features"])
     features = image_features(data, encoder, path.parent)
 
     readable = data.store.ok
@@ -57,7 +58,7 @@ def clean(cfg: Config, path: Path) -> None:
         features,
         records.attributes,
         train=~records.test & readable,
-        not_visible=records.certainty == 1 if job["ignore_not_visible"] else None,
+        not_visible=records.certainty == 1 if asked["ignore_not_visible"] else None,
         names=records.attribute_names,
         keys=records.keys,
     )
@@ -77,15 +78,15 @@ def check_shown(names: Sequence[str], records: Records) -> Sequence[str]:
     return [choose("prepare.shown", name, records.attribute_names) for name in names]
 
 
-def clean_matrix(cfg: Config, path: Path) -> None:
-    """Cleans any binary labels by any features, given as .npy: path (.npz) and beside it the report (.md)."""
-    job = cfg["prepare"]
-    features, labels = (read_matrix(job, name) for name in ("features", "labels"))
-    train = read_matrix(job, "train").astype(bool) if job["train"] else np.ones(len(labels), bool)
+def clean_matrix(job: Job) -> None:
+    """Cleans any binary labels by any features, given as .npy: job.path (.npz) and beside it the report (.md)."""
+    cfg, path, asked = job.cfg, job.path, job.settings
+    features, labels = (read_matrix(asked, name) for name in ("features", "labels"))
+    train = read_matrix(asked, "train").astype(bool) if asked["train"] else np.ones(len(labels), bool)
     cleaned = run_fit(cfg, features, labels, train=train)
     cleaned.write_cleaned(path)
     told = summary(cleaned, labels != 0, train, None)
-    write_report(path, cleaned, f"Features: {job['features']}, labels: {job['labels']}", told, [])
+    write_report(path, cleaned, f"Features: {asked['features']}, labels: {asked['labels']}", told, [])
     print("\n".join([*told, f"labels    {path}"]))
 
 

@@ -24,7 +24,7 @@ from common.data.records import Records
 from common.data.store import UNREADABLE, unreadable
 from common.errors import UserError
 from common.files import file_hash, whole, write_whole
-from common.tasks.fit import load_data
+from common.tasks.job import Job
 from common.weights import KNOWN_FILES, find_weights, hub_folder, read_state
 
 log = logging.getLogger(__name__)
@@ -42,32 +42,32 @@ ENDINGS = (".jpg", ".jpeg", ".png")
 TOLD_EVERY = 1000  # photos between two lines of the log
 
 
-def estimate(cfg: Config, path: Path) -> None:
-    """Key points of a data set's photos, or of a folder's: path (.csv), and beside it how they were made (.json).
+def estimate(job: Job) -> None:
+    """Key points of a data set's photos, or of a folder's: job.path (.csv), and beside it how they were made (.json).
 
     Where the data set has none they are put among its files too, for its reader to find.
     """
-    job = cfg["prepare"]
-    net = load_network(weights_file(job["weights"]), job["min_size"])  # refused before anything is read
-    records = None if job["photos"] else load_data(cfg).records
+    cfg, asked = job.cfg, job.settings
+    net = load_network(weights_file(asked["weights"]), asked["min_size"])  # refused before anything is read
+    records = None if asked["photos"] else job.records
     files = (
-        own_photos(job["photos"])
+        own_photos(asked["photos"])
         if records is None
         else dict(zip(map(flat, records.keys), records.images, strict=True))
     )
     device = "cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu"
-    settings = {"least_person": job["least_person"], "least_joint": job["least_joint"]}
+    settings = {"least_person": asked["least_person"], "least_joint": asked["least_joint"]}
     photos = {"skip": cfg["data"]["allow_missing"], "framing": records.framing if records is not None else ""}
     joints = find(net.to(device), files, cfg["data"]["batch_size"], **photos, **settings)
     nobody = [name for name, points in joints.items() if (points < 0).all()]
     if nobody:
         log.warning("%d of %d photos show nobody, the first: %s", len(nobody), len(joints), nobody[0])
-    weights = weights_file(job["weights"])
+    weights = weights_file(asked["weights"])
     told = {"estimator": "torchvision keypointrcnn_resnet50_fpn", "weights": weights.name, "hash": file_hash(weights)}
-    told |= settings | {"min_size": job["min_size"], "photos": len(joints), "nobody": nobody}
-    write(path, joints, told)
+    told |= settings | {"min_size": asked["min_size"], "photos": len(joints), "nobody": nobody}
+    write(job.path, joints, told)
     if records is not None:
-        install(records, joints, told, path)
+        install(records, joints, told, job.path)
 
 
 # ---- photos

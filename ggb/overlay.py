@@ -5,8 +5,6 @@ model that ignores its poses; one look at a few photos tells.
 """
 
 import logging
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +14,16 @@ from common.data.module import ImageData
 from common.data.poses import FRAME, pose_maps
 from common.errors import UserError
 from common.pictures import save, sheet
-from common.tasks.fit import load_data
+from common.tasks.job import Job
 
 log = logging.getLogger(__name__)
 COLUMNS = 4
 
 
-def draw(cfg: dict[str, Any], path: Path) -> None:
-    """A sheet of photos with their skeletons: path (.png), and beside it which they are (.json)."""
-    data, wanted = load_data(cfg), cfg["prepare"]["photos"]
-    rows = chosen(data, wanted)
+def draw(job: Job) -> None:
+    """A sheet of photos with their skeletons: job.path (.png), and beside it which they are (.json)."""
+    data = job.data
+    rows = chosen(data, job.settings["photos"])
     batch = data.move(next(iter(data.eval_loader(rows=rows, batch_size=len(rows), reads=("image", "joints")))), "cpu")
     keys = [data.records.keys[row] for row in batch["row"].tolist()]
     pictures = list(overlaid(batch["image"], batch["joints"]))
@@ -34,7 +32,7 @@ def draw(cfg: dict[str, Any], path: Path) -> None:
     columns = {f"key points on photos, {k + 1}": pictures[k::COLUMNS] for k in range(COLUMNS)}
     below = [names[start : start + COLUMNS] for start in range(0, len(names), COLUMNS)]
     facts = {"photos": keys, "missing_joints": (batch["joints"] < 0).all(-1).sum(1).tolist()}
-    save(sheet(columns, below=below, side=FRAME), path, facts)
+    save(sheet(columns, below=below, side=FRAME), job.path, facts)
     log.info("the limbs must lie on the people; beside them means another data.annotation_frame or other photos")
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from common.files import sha256, write_whole
 from common.metrics.evaluate import extractor_for, judged, needs_classifier
 from common.metrics.extractors import LPIPS, Extractor, extract, load_lpips
 from common.metrics.functions import SEED
-from common.tasks.runs import append_result, environment
+from common.tasks.job import Job
+from common.tasks.runs import append_result, result_line
 from ggb.measures import MARGIN, Numbers, compared, summary
 from ggb.strips import Result, batches, listed, loaded
 
@@ -30,34 +30,32 @@ LPIPS_SIDE = 64  # pixels, at least
 FEWEST = 4  # images: two subsets of two, for KID
 
 
-def tell(cfg: dict[str, Any], path: Path) -> None:
-    """Numbers of a folder of images: JSON at `path`, a line of results.jsonl as row ggb_t1_<method>, a table."""
-    job, method = cfg["prepare"], str(cfg["prepare"]["method"])
+def tell(job: Job) -> None:
+    """Numbers of a folder of images: JSON at job.path, a line of results.jsonl as row ggb_t1_<method>, a table."""
+    cfg, asked, method = job.cfg, job.settings, str(job.settings["method"])
     if not re.fullmatch(r"[\w.-]+", method):
         raise UserError(f"prepare.method={method} is to name a row: take letters, digits, - and _ alone.")
     results = listed(
-        job["layout"], *(job[key] and Path(job[key]).expanduser() for key in ("folder", "drawn", "targets"))
+        asked["layout"], *(asked[key] and Path(asked[key]).expanduser() for key in ("folder", "drawn", "targets"))
     )
     log.info("scoring %d images, the first: %s", len(results), results[0].name)
     device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
-    numbers, protocol = scores(results, job["layout"], cfg["metrics"], device)
-    line = {
-        "row": f"ggb_t1_{method}",
-        "run": str(path),
-        "config": cfg["hash"],
-        "data": cfg["data"]["name"],
-        "data_source": "others' images",
-        "images_found": f"{len(results)} of {len(results)}",
-        "seed": 0,
-        "numbers": numbers,
-        "protocol": protocol,
-        "published": None,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        **{key: environment()[key] for key in ("commit", "versions", "gpu")},
-    }
-    write_whole(path, json.dumps(line, indent=1))
+    numbers, protocol = scores(results, asked["layout"], cfg["metrics"], device)
+    line = result_line(
+        cfg,
+        f"ggb_t1_{method}",
+        job.path,
+        numbers,
+        protocol,
+        data_source="others' images",
+        images_found=f"{len(results)} of {len(results)}",
+        seed=0,
+        published=None,
+        preset=None,
+    )
+    write_whole(job.path, json.dumps(line, indent=1))
     append_result(Path(cfg["paths"]["runs"]), line)
-    print(f"{line['row']}: {len(results):,} images of others, layout {job['layout']}")
+    print(f"{line['row']}: {len(results):,} images of others, layout {asked['layout']}")
     for key, value in numbers.items():
         print(f"  {key:32} {value:.4f}" if isinstance(value, float) else f"  {key:32} {value}")
     for key, why in protocol["not_measured"].items():

@@ -1,1 +1,126 @@
-"""What `python run.py task=...` does, a function a task; knows neither Hydra nor any paper."""
+"""What `python run.py task=...` does: one short function a task, which imports what it needs when it runs.
+
+So a task that needs no torch imports none.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common.config import as_list, locate
+from common.errors import UserError, choose
+from common.files import short_hash
+from common.tasks.job import Config, load_data
+from common.tasks.runs import RunFolder, identity
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: Config, *, sweeping: bool = False) -> None:
+    """Runs cfg["task"]. In a sweep a fit that is done already is skipped."""
+    cfg["hash"] = short_hash(identity(cfg))  # before needed files are filled in
+    if sweeping and cfg["task"] == "fit":
+        told = RunFolder.of(cfg).status()
+        if told.get("state") == "done" and told.get("epochs", 0) >= cfg["trainer"]["max_epochs"]:
+            log.info("done already, skipped: %s", RunFolder.of(cfg).path)
+            return
+    TASKS[choose("task", cfg["task"], TASKS)](cfg)
+
+
+def fit(cfg: Config) -> None:
+    from common.tasks.fit import export, train_one
+    from common.tasks.score import score
+
+    began = time.time()
+    model, data, folder = train_one(cfg)
+    export(model, folder.export)
+    if cfg["evaluate"] and cfg.get("measures"):
+        score(cfg, model, data, folder)
+    folder.say("done", seconds_total=round(time.time() - began, 1))
+    print(f"pictures  {folder.path / 'samples'}\nnumbers   {folder.path / 'eval'}\nrun       {folder.path}")
+
+
+def evaluate(cfg: Config) -> None:
+    if not cfg.get("measures"):
+        raise UserError(f"model={cfg['chosen']['model']} is scored while it is trained: use task=fit")
+    from common.tasks.score import score, trained
+
+    score(cfg, *trained(cfg))
+
+
+def sample(cfg: Config) -> None:
+    draw(cfg, "samples")
+
+
+def figure(cfg: Config) -> None:
+    draw(cfg, "figures")
+
+
+def draw(cfg: Config, folder: str) -> None:
+    from common.tasks.score import trained
+
+    model, data, run_folder = trained(cfg)
+    path = locate(f"{cfg['pictures']}.{cfg['task']}")(cfg, model, data, run_folder.path / folder)
+    print(f"picture   {path}")
+
+
+def export(cfg: Config) -> None:
+    """The suite's one file, or a layout that the model's configuration lists."""
+    from common.tasks.fit import export as write
+    from common.tasks.score import trained
+
+    layouts = cfg.get("layouts", {})
+    choose("layout", cfg["layout"], ["suite", *layouts])
+    folder = RunFolder.of(cfg)
+    if not cfg["checkpoint"] and folder.last.is_file():
+        cfg["checkpoint"] = str(folder.last)  # which has discriminators that are trained
+    model, _, folder = trained(cfg)
+    path = Path(cfg["output"]).expanduser() if cfg["output"] else folder.path / "export"
+    if cfg["layout"] == "suite":
+        path = path if cfg["output"] else folder.export
+        write(model, path)
+    else:
+        locate(layouts[cfg["layout"]])(model, path, discriminators=cfg["checkpoint"].endswith(".ckpt"))
+    print(f"written   {path}")
+
+
+def describe(cfg: Config) -> None:
+    from common.tasks.describe import describe as told
+
+    facts = told(cfg)
+    text = facts.pop("text")
+    print(json.dumps(facts, indent=1) if cfg["format"] == "json" else text)
+
+
+def prepare(cfg: Config) -> None:
+    """A job of conf/prepare where one is chosen; else the data set: fetched, unpacked, checked, its store built."""
+    if cfg.get("prepare"):
+        from common.tasks.fit import run_job
+
+        print(f"ready: {run_job(cfg)}")
+        return
+    from common.data.readers.archives import prepare as fetch
+
+    spec = cfg["data"]
+    if spec["source"] == "real" and "root" not in spec:  # a user's own folder and drawn data come from nowhere else
+        root = Path(cfg["paths"]["data"]).expanduser()
+        fetch(locate(spec["reader"]["_target_"]), root, download=cfg["download"], captions=spec["captions"])
+    data = load_data(cfg)
+    data.prepare_data()
+    print(f"ready: {len(data.records)} of {data.records.expected} images of {data.records.name}")
+
+
+def report(cfg: Config) -> None:
+    from common.tasks.report import report as told
+
+    runs = Path(cfg["paths"]["runs"])
+    folder = Path(cfg["output"]).expanduser() if cfg["output"] else runs
+    print(told(runs / "results.jsonl", folder, as_list(cfg["rows"]), as_list(cfg["numbers"])))
+    print(f"report    {folder / 'report.md'} (.tex, .csv, .html)")
+
+
+TASKS: dict[str, Callable[[Config], None]] = {
+    task.__name__: task for task in (fit, evaluate, sample, figure, prepare, describe, export, report)
+}

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.files import write_whole
+from common.tasks.runs import Line
 
 log = logging.getLogger(__name__)
-Line = dict[str, Any]
 HEADINGS = ("row", "data", "seeds", "epochs", "metric", "ours", "published", "comparable?")
 
 
@@ -46,20 +46,24 @@ def read_results(path: Path) -> list[Line]:
         raise UserError(
             f"there are no results at {path}: train or evaluate something first, or give paths.runs=FOLDER."
         )
-    lines = []
+    lines: list[Line] = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)  # type: ignore[arg-type]
+        else:
             log.warning("%s:%d is not whole and is left out", path, number)
     return lines
 
 
-def grouped(lines: Sequence[Line], rows: str) -> list[Group]:
-    """Groups in the order of their names; rows: a pattern such as finegan_t*."""
+def grouped(lines: Sequence[Line], rows: Sequence[str]) -> list[Group]:
+    """Groups in the order of their names; rows: patterns such as finegan_t*."""
     found: dict[tuple[str, str], dict[int, Line]] = defaultdict(dict)
     for line in lines:
-        if fnmatch(line["row"], rows):
+        if any(fnmatch(line["row"], pattern) for pattern in rows):
             preset = f", preset={line['preset']}" if line.get("preset") else ""
             found[line["row"], f"{line['data']} ({line['data_source']}{preset})"][line["seed"]] = line
     return [Group(*key, [by_seed[seed] for seed in sorted(by_seed)]) for key, by_seed in sorted(found.items())]
@@ -174,11 +178,17 @@ def as_html(table: Sequence[Sequence[str]]) -> str:
     return f'<!doctype html><meta charset="utf-8"><title>Results</title>\n<table border="1">\n{body}\n</table>\n'
 
 
-def report(results: Path, folder: Path, rows: str = "*", metrics: Sequence[str] = ()) -> str:
-    """Writes report.{md,tex,csv,html} into a folder and gives the Markdown. UserError where nothing fits `rows`."""
+def report(results: Path, folder: Path, rows: Sequence[str] = ("*",), metrics: Sequence[str] = ()) -> str:
+    """Writes report.{md,tex,csv,html} into a folder and gives the Markdown. UserError where it would be empty."""
     groups = grouped(read_results(results), rows)
     if not groups:
-        raise UserError(f"no row of {results} is called {rows}: leave rows out to see them all.")
+        raise UserError(f"no row of {results} is called {' or '.join(rows)}: leave rows out to see them all.")
+    known = sorted({name for group in groups for line in group.lines for name in line["numbers"]})
+    if metrics and not any(fnmatch(name, pattern) for name in known for pattern in metrics):
+        raise UserError(
+            f"no number of these rows of {results} is called {' or '.join(metrics)}: leave numbers out to see all, or "
+            f"choose from {', '.join(known) or 'none, for nothing was measured'}."
+        )
     table = cells(groups, metrics)
     published = sorted({key for group in groups for key in group.published if key not in ("where", "measured")})
     orders = []

@@ -1,5 +1,6 @@
 """Run folders: where a run lives, what it was made from, how it stands, and the line it leaves in results.jsonl."""
 
+import errno
 import json
 import logging
 import os
@@ -8,16 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-import torch
 from filelock import FileLock, Timeout
 
 from common.config import applies
 from common.errors import UserError
-from common.files import write_whole
+from common.files import locked, write_whole
 
 REMEDY = "free space or choose paths.runs=FOLDER"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
@@ -58,16 +60,80 @@ def run_name(cfg: dict[str, Any]) -> str:
     return f"{name}{procedural}-s{cfg['seed']}-{cfg['hash']}"
 
 
+class Facts(TypedDict, total=False):
+    """What of a result not every maker knows, or what stands in the place of what the configuration says."""
+
+    data: str
+    data_source: str  # real | procedural | others, others' images
+    images_found: str  # "8 of 11788"
+    seed: int
+    epochs: int | None  # behind the weights
+    weights: str  # the file that was scored
+    published: dict[str, Any] | None
+    preset: str | None
+    cost: dict[str, float]
+
+
+class Line(Facts):
+    """A line of results.jsonl."""
+
+    row: str  # of a table, or the model
+    run: str  # the folder, or the file that a job wrote
+    config: str  # hash of what decides the weights
+    numbers: dict[str, float | None]
+    protocol: dict[str, Any]  # what the numbers depend on
+    time: str
+    commit: str
+    versions: dict[str, str]
+    gpu: str | None
+
+
+def result_line(
+    cfg: dict[str, Any],
+    row: str,
+    run: Path,
+    numbers: Mapping[str, float | None],
+    protocol: dict[str, Any],
+    **facts: Unpack[Facts],
+) -> Line:
+    """The line of results.jsonl for these numbers; `facts` come before what the configuration says."""
+    here = environment()
+    line: Line = {
+        "row": row,
+        "run": str(run),
+        "config": cfg["hash"],
+        "data": cfg["data"]["name"],
+        "data_source": cfg["data"]["source"],
+        "seed": cfg["seed"],
+        "numbers": {**numbers},
+        "protocol": protocol,
+        "published": cfg.get("published"),
+        "preset": cfg["chosen"].get("preset"),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "commit": here["commit"],
+        "versions": here["versions"],
+        "gpu": here["gpu"],
+    }
+    line.update(facts)  # type: ignore[typeddict-item]
+    return line
+
+
 class RunFolder:
     """runs/<model>-<data>/<name>-<hash8>/ with config.yaml, env.json, status.json, checkpoints/, samples/, eval/."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, pair: tuple[str, str]) -> None:
+        """pair: model and data."""
+        self.path, self.pair = path, pair
 
     @classmethod
     def of(cls, cfg: dict[str, Any]) -> "RunFolder":
-        pair = f"{cfg['chosen']['model']}-{cfg['data']['name']}"
-        return cls(Path(cfg["paths"]["runs"]) / pair / run_name(cfg))
+        pair = cfg["chosen"]["model"], cfg["data"]["name"]
+        return cls(Path(cfg["paths"]["runs"]) / "-".join(pair) / run_name(cfg), pair)
+
+    @property
+    def export(self) -> Path:
+        """The one file of a finished run, enough to serve from."""
+        return self.path / f"{'_'.join(self.pair)}.pt"
 
     @property
     def last(self) -> Path:
@@ -105,14 +171,13 @@ class RunFolder:
             return {}
 
     def say(self, state: str, **facts: Any) -> None:
-        """state: running | done | failed | interrupted. Facts of earlier calls stay."""
-        told = (
-            self.status() | facts | {"state": state, "updated": time.strftime("%Y-%m-%dT%H:%M:%S"), "pid": os.getpid()}
-        )
-        told["host"] = socket.gethostname()
+        """state: running | trained | done | failed | interrupted. Facts of earlier calls stay. Written as one line."""
+        told = {"run": f"{self.path.parent.name}/{self.path.name}", "state": state} | self.status() | facts
+        told |= {"state": state, "updated": time.strftime("%Y-%m-%dT%H:%M:%S")}
+        told |= {"pid": os.getpid(), "host": socket.gethostname()}
         if state != "failed":
             told.pop("error", None)
-        write_whole(self.path / "status.json", json.dumps(told, indent=1), REMEDY)
+        write_whole(self.path / "status.json", f"{json.dumps(told)}\n", REMEDY)
 
     def resume_from(self, resume: str) -> Path | None:
         """The checkpoint to go on from. resume: auto | never | a file."""
@@ -126,6 +191,7 @@ class RunFolder:
         return self.last if self.last.exists() else None
 
 
+@cache
 def commit() -> str:
     """The commit of the code, with + when it is changed; "unknown" outside a checkout."""
     here = Path(__file__).parents[2]
@@ -139,6 +205,8 @@ def commit() -> str:
 
 def environment() -> dict[str, Any]:
     """Commit, command, versions and devices: what a number cannot be understood without."""
+    import torch  # not needed to find a run
+
     versions = {}
     for name in PACKAGES:
         try:
@@ -155,11 +223,28 @@ def environment() -> dict[str, Any]:
     }
 
 
-def append_result(runs: Path, line: dict[str, Any]) -> None:
-    """One line of results.jsonl; a lock keeps two runs from mixing theirs."""
-    path = runs / "results.jsonl"
-    with FileLock(f"{path}.lock"), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+def append_result(runs: Path, line: Line) -> None:
+    """A line of results.jsonl, whole or not at all, one process at a time; a line that a kill cut short is ended first.
+
+    UserError where it cannot be written.
+    """
+    path, text = runs / "results.jsonl", f"{json.dumps(line)}\n".encode()
+    try:
+        with locked(path), path.open("a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            text = text if file.read(1) in (b"", b"\n") else b"\n" + text
+            try:
+                if (file.write(text) or 0) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"the line of {line['row']} is not in {path}, which cannot be written ({error.strerror}): {REMEDY}, and "
+            "start the same command again."
+        ) from error
 
 
 def keep_log(folder: RunFolder) -> logging.Handler:

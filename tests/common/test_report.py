@@ -2,12 +2,14 @@
 
 import csv
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common.tasks.report import HEADINGS, report
+from common.tasks.report import HEADINGS, read_results, report
+from common.tasks.runs import append_result
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny import call
 
@@ -71,12 +73,12 @@ def test_the_order_is_told_with_its_spread(tmp_path: Path) -> None:
 
 def test_rows_are_picked_and_other_numbers_shown_when_asked_for(tmp_path: Path) -> None:
     results = write(tmp_path / "results.jsonl", [line("a_1", 0, 4.0, 4.36), line("b_1", 0, None, 4.36)])
-    report(results, tmp_path, rows="b_*", metrics=["fid*"])
+    report(results, tmp_path, rows=["b_*"], metrics=["fid*"])
     assert [(row["metric"], row["ours"]) for row in rows(tmp_path)] == [
         ("is@inception_v3-cub-test50", "not measured"),
         ("fid", "20"),
     ]
-    assert "c_*" in refusal(lambda: report(results, tmp_path, rows="c_*"))
+    assert "c_*" in refusal(lambda: report(results, tmp_path, rows=["c_*"]))
     assert "no results" in refusal(lambda: report(tmp_path / "absent.jsonl", tmp_path))
 
 
@@ -104,6 +106,46 @@ def test_a_number_that_nobody_can_measure_says_so(tmp_path: Path) -> None:
     human["published"] = {"where": "Table 1", "sharpness": [1.28, 0.5], "measured": "no, humans"}
     report(write(tmp_path / "results.jsonl", [human]), tmp_path)
     assert (rows(tmp_path)[0]["ours"], rows(tmp_path)[0]["comparable?"]) == ("not measured", "no, humans")
+
+
+def test_a_word_is_a_list_of_one_and_an_empty_selection_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results.jsonl", [line("a", 0, 4.0, 4.36)])
+    command = ["task=report", f"paths.runs={tmp_path}", "rows=a"]
+    assert call(monkeypatch, [*command, "numbers=fid"]) == 0
+    assert [row["metric"] for row in rows(tmp_path)] == ["is@inception_v3-cub-test50", "fid"]
+    before = (tmp_path / "report.md").read_bytes()
+    capsys.readouterr()
+    assert call(monkeypatch, [*command, "numbers=colour_match"]) == 2
+    told = capsys.readouterr().err
+    assert "colour_match" in told
+    assert "choose from fid, is@inception_v3-cub-test50" in told
+    assert (tmp_path / "report.md").read_bytes() == before
+
+
+def test_what_is_appended_after_a_torn_line_is_read(tmp_path: Path) -> None:
+    results = write(tmp_path / "results.jsonl", [line("a", 0, 4.0, 4.36)])
+    torn = results.read_bytes() + b'{"row": "b", "numb'
+    results.write_bytes(torn)
+    for row in "cd":
+        append_result(tmp_path, line(row, 0, 4.0, 4.36))  # type: ignore[arg-type]
+    assert [each["row"] for each in read_results(results)] == ["a", "c", "d"]
+    assert results.read_bytes().startswith(torn + b"\n{")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]  # its lock is gone
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path) -> None:
+    results = write(tmp_path / "results.jsonl", [line("a", 0, 4.0, 4.36)])
+    before, limits = results.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))  # ten bytes are written, then none
+    try:
+        told = refusal(lambda: append_result(tmp_path, line("b", 0, 4.0, 4.36)))  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "the line of b is not in" in told
+    assert "results.jsonl" in told
+    assert results.read_bytes() == before
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.classifier import IMAGENET, build
 from common.data.procedural.write_cub import write_birds
-from common.tasks.fit import load_data
+from common.tasks.job import Job, load_data
 from finegan.cleaning import (
     Colours,
     by_certainty,
@@ -38,7 +38,7 @@ def settings(root: Path, job: str = "attributes", **change: Any) -> dict[str, An
     own = yaml.safe_load((CONF / f"prepare/{job}.yaml").read_text())
     data = {"name": "cub", "reader": {"_target_": "common.data.readers.cub.CUB"}, **shared, **own["data"]}
     data |= {"image_size": 32, "workers": 1, "root": str(root), "store": str(root.parent / "stores")}
-    toy = yaml.safe_load((CONF / "preset/toy/prepare/attributes.yaml").read_text())["prepare"]
+    toy = yaml.safe_load((CONF / "prepare_sizes/toy_attributes.yaml").read_text())["prepare"]
     toy = toy if job == "attributes" else {}
     shown = {"shown": SHOWN} if job == "attributes" else {}
     prepare = own["prepare"] | toy | {"seed": 0, "hypotheses": 3, "top": 2, "pca": 32} | shown | change
@@ -57,7 +57,7 @@ def done(birds: Path) -> Path:
     """One cleaning, its files side by side."""
     path = birds.parent / "out" / "clean.npz"
     path.parent.mkdir()
-    clean(settings(birds), path)
+    clean(Job(settings(birds), path))
     return path
 
 
@@ -145,9 +145,9 @@ def test_an_image_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> No
     cfg = settings(root)
     records = load_data(cfg).records
     records.images[records.rows("train")[3]].write_bytes(b"")
-    assert "cannot be read" in refusal(lambda: clean(cfg, tmp_path / "clean.npz"))
+    assert "cannot be read" in refusal(lambda: clean(Job(cfg, tmp_path / "clean.npz")))
     cfg["data"]["allow_missing"] = True
-    clean(cfg, tmp_path / "clean.npz")
+    clean(Job(cfg, tmp_path / "clean.npz"))
     cleaned, data = read_cleaned(tmp_path / "clean.npz"), load_data(cfg)
     assert cleaned.params["train"] == (~data.records.test & data.store.ok).sum() < (~data.records.test).sum()
     assert np.isfinite(cleaned.score[:, ~cleaned.skipped]).all()
@@ -156,7 +156,7 @@ def test_an_image_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> No
 
 def test_what_cannot_be_shown_is_refused_before_the_work(birds: Path, tmp_path: Path) -> None:
     cfg = settings(birds, shown=["has_wing_colour::blue"])
-    assert "did you mean has_wing_color::blue" in refusal(lambda: clean(cfg, tmp_path / "x.npz"))
+    assert "did you mean has_wing_color::blue" in refusal(lambda: clean(Job(cfg, tmp_path / "x.npz")))
     assert not list(tmp_path.iterdir())
 
 
@@ -191,17 +191,17 @@ def test_any_matrix_can_be_cleaned(birds: Path, done: Path, tmp_path: Path, caps
     np.save(tmp_path / "labels.npy", data.records.attributes[:, :12])
     np.save(tmp_path / "train.npy", ~data.records.test)
     files = {"features": str(kept), "labels": str(tmp_path / "labels.npy"), "train": str(tmp_path / "train.npy")}
-    clean_matrix(settings(birds, "matrix", **files, rounds=2), tmp_path / "out.npz")
+    clean_matrix(Job(settings(birds, "matrix", **files, rounds=2), tmp_path / "out.npz"))
     found = read_cleaned(tmp_path / "out.npz")
     assert np.array_equal(found.present, cleaned.present[:, :12])  # the same draws
     assert str(kept) in (tmp_path / "out.md").read_text()
     assert "Removed: " in capsys.readouterr().out
     for name in ("features", "labels"):
         cfg = settings(birds, "matrix", **files | {name: None})
-        assert f"prepare.{name}=FILE.npy" in refusal(lambda cfg=cfg: clean_matrix(cfg, tmp_path / "x.npz"))
+        assert f"prepare.{name}=FILE.npy" in refusal(lambda cfg=cfg: clean_matrix(Job(cfg, tmp_path / "x.npz")))
     np.save(tmp_path / "objects.npy", np.array([{}], object))
     cfg = settings(birds, "matrix", **files | {"labels": str(tmp_path / "objects.npy")})
-    assert "cannot be read as .npy" in refusal(lambda: clean_matrix(cfg, tmp_path / "x.npz"))
+    assert "cannot be read as .npy" in refusal(lambda: clean_matrix(Job(cfg, tmp_path / "x.npz")))
 
 
 def test_a_squashed_image_keeps_nothing_of_its_aspect(birds: Path) -> None:

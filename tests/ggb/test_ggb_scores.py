@@ -330,7 +330,7 @@ def test_folders_that_are_absent_or_empty_are_refused(tmp_path: Path) -> None:
         (("dsc", tmp_path / "empty"), "holds no .png or .jpg"),
         (("dsc", None), "prepare.folder has no value"),
         (("pg2", tmp_path / "empty"), "there is no folder"),
-        (("strips", tmp_path), "choose pg2, dsc, patn, pairs"),
+        (("strips", tmp_path), "There are pg2, dsc, patn, pairs"),
         (("pairs", None, tmp_path / "drawn"), "prepare.targets has no value"),
         (("pairs", None, tmp_path / "drawn", tmp_path / "empty"), "holds no"),
     ):

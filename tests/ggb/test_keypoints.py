@@ -16,10 +16,10 @@ from common.data.poses import JOINTS, NAMED
 from common.data.procedural.write_deepfashion import write_people
 from common.data.readers.deepfashion import DeepFashion
 from common.data.readers.fashion_csv import read_joints
+from common.tasks.job import Job
 from ggb.keypoints import COCO, WEIGHTS_FILE, estimate, load_network, own_photos, read_photo, to_joints, weights_file
 from tests.worlds.layouts import refusal
 
-NO_DOOR: Any = None
 LEAST = {"least_person": 0.7, "least_joint": 2.0}
 
 
@@ -123,7 +123,7 @@ def test_key_points_of_a_data_set_are_put_where_its_reader_finds_them(
     reader, out = people(tmp_path / "drawn"), tmp_path / "poses.csv"
     before = reader.read()
     assert before.joints is None
-    estimate(settings(tmp_path / "drawn", weights, least_person=0.4), NO_DOOR, out)
+    estimate(Job(settings(tmp_path / "drawn", weights, least_person=0.4), out))
     records = reader.read()
     table, frame = read_joints([out], "256")
     assert set(table) == set(records.keys)
@@ -139,7 +139,7 @@ def test_key_points_of_a_data_set_are_put_where_its_reader_finds_them(
 
     again = (records.root / "fasion-annotation-train.csv").read_bytes()
     with caplog.at_level(logging.WARNING):  # those that are there are never replaced
-        estimate(settings(tmp_path / "drawn", weights), NO_DOOR, out)
+        estimate(Job(settings(tmp_path / "drawn", weights), out))
     assert (records.root / "fasion-annotation-train.csv").read_bytes() == again
     assert all((joints == -1).all() for joints in read_joints([out], "256")[0].values())
     assert "6 of 6 photos show nobody" in caplog.text
@@ -151,12 +151,12 @@ def test_a_folder_of_photos_in_the_order_of_their_names(tmp_path: Path, weights:
         Image.new("RGB", (40, 60)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("none")
     cfg = settings(tmp_path / "nowhere", weights, photos=str(tmp_path))
-    estimate(cfg, NO_DOOR, tmp_path / "out.csv")
+    estimate(Job(cfg, tmp_path / "out.csv"))
     assert [*read_joints([tmp_path / "out.csv"], "256", str.strip)[0]] == ["a.jpg", "b.png", "c.JPG"]
     (tmp_path / "b.png").write_bytes(b"no photo")
-    assert "b.png cannot be read" in refusal(lambda: estimate(cfg, NO_DOOR, tmp_path / "out.csv"))
+    assert "b.png cannot be read" in refusal(lambda: estimate(Job(cfg, tmp_path / "out.csv")))
     cfg["data"]["allow_missing"] = True
-    estimate(cfg, NO_DOOR, tmp_path / "out.csv")
+    estimate(Job(cfg, tmp_path / "out.csv"))
     assert len(read_joints([tmp_path / "out.csv"], "256", str.strip)[0]) == 3
 
 
@@ -172,4 +172,4 @@ def test_what_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     assert "is no folder" in refusal(lambda: own_photos(str(tmp_path / "none")))
     assert "name a folder of photos" in refusal(lambda: own_photos(str(tmp_path)))
     cfg = settings(tmp_path / "nowhere", tmp_path / "none.pth")  # said before any photo is looked for
-    assert "none.pth" in refusal(lambda: estimate(cfg, NO_DOOR, tmp_path / "out.csv"))
+    assert "none.pth" in refusal(lambda: estimate(Job(cfg, tmp_path / "out.csv")))

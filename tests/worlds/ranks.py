@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import run
 from common.gan import GANModule
-from common.tasks import fit as tasks
+from common.tasks import fit as training
 from common.tasks.trainer import fit
 
 OUT = Path(os.environ["RANKS"])
@@ -49,5 +49,5 @@ def watched(trainer: Any, model: GANModule, *rest: Any) -> None:
 
 
 if __name__ == "__main__":
-    tasks.train = watched  # type: ignore[attr-defined]
+    training.train = watched  # type: ignore[attr-defined]
     sys.exit(run.main())

@@ -1,0 +1,67 @@
+"""A model that is trained, ready to serve, and its numbers."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.config import build
+from common.data.module import ImageData
+from common.errors import UserError
+from common.files import short_hash, write_whole
+from common.metrics.evaluate import evaluate, needs_classifier
+from common.tasks.fit import artifact, fill_prerequisites
+from common.tasks.job import Config, load_data
+from common.tasks.runs import RunFolder, append_result, result_line
+
+log = logging.getLogger(__name__)
+
+
+def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
+    """The model of a run, a checkpoint or an exported file, with its text table, ready to serve."""
+    folder = RunFolder.of(cfg)
+    path = Path(cfg["checkpoint"] or (folder.export if folder.export.is_file() else folder.last))
+    if not path.exists():
+        named = "checkpoint" if cfg["checkpoint"] else "run"
+        raise UserError(
+            f"there is no {named} at {path}: train it with the same command and task=fit, or give checkpoint=FILE"
+        )
+    # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
+    whole = path.suffix in (".pt", ".pth", ".safetensors", ".npz") or path.is_dir()
+    if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
+        fill_prerequisites(cfg, networks=not whole)
+    cfg["checkpoint"] = str(path)  # pictures say what drew them
+    data = load_data(cfg)
+    model = build(cfg["model"])
+    model.restore(path)
+    device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return model.to(device).eval(), data, folder
+
+
+def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
+    """Evaluates, prints the numbers, writes eval/<protocol>.json and appends the line of results.jsonl."""
+    options = cfg["metrics"] | {"pairs": cfg.get("pairs")}
+    files = {}
+    for name, need in cfg.get("needs_to_score", {}).items():
+        wanted = needs_classifier(options) if name == "classifier" else options.get(name, True)
+        files[name] = str(artifact(need, cfg["words"])) if wanted and need else None
+    numbers, protocol, cost = evaluate(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
+    line = result_line(
+        cfg,
+        cfg["chosen"].get("table") or cfg["chosen"]["model"],
+        folder.path,
+        numbers,
+        protocol,
+        images_found=f"{len(data.records)} of {data.records.expected}",
+        epochs=folder.status().get("epochs"),
+        cost=cost,
+    )
+    write_whole(folder.path / "eval" / f"{short_hash(protocol)}.json", json.dumps(line, indent=1))
+    if data.records.procedural:
+        print("numbers on PROCEDURAL data, not comparable with any paper:")
+    for key, value in numbers.items():
+        print(f"  {key:32} {value:.4f}" if isinstance(value, float) else f"  {key:32} {value}")
+    append_result(Path(cfg["paths"]["runs"]), line)
