@@ -38,7 +38,7 @@ def settings(root: Path, job: str = "attributes", **change: Any) -> dict[str, An
     own = yaml.safe_load((CONF / f"prepare/{job}.yaml").read_text())
     data = {"name": "cub", "reader": {"_target_": "common.data.readers.cub.CUB"}, **shared, **own["data"]}
     data |= {"image_size": 32, "workers": 1, "root": str(root), "store": str(root.parent / "stores")}
-    toy = yaml.safe_load((CONF / "prepare_sizes/toy_attributes.yaml").read_text())["prepare"]
+    toy = yaml.safe_load((CONF / "preset/toy/prepare/attributes.yaml").read_text())["prepare"]
     toy = toy if job == "attributes" else {}
     shown = {"shown": SHOWN} if job == "attributes" else {}
     prepare = own["prepare"] | toy | {"seed": 0, "hypotheses": 3, "top": 2, "pca": 32} | shown | change
