@@ -125,6 +125,29 @@ def test_cub_layout(bird_root: Path) -> None:
         assert len((bird_root / "birds/text" / Path(name).with_suffix(".txt")).read_text().splitlines()) == 10
 
 
+def test_colours_of_each_picture_leave_the_species_its_build(tmp_path: Path, bird_root: Path) -> None:
+    few = BIRDS | {"images": 48, "classes": 4}
+    write_birds(tmp_path / "own", **few, colours="picture", workers=1)
+    keys = list(truth(tmp_path / "own")["images"])
+    colours = list(truth(tmp_path / "own")["images"].values())
+    assert len({tuple(own.values()) for own in colours}) == 48
+    assert all(key.split("/")[0].count("_") == 0 for key in keys)  # 001.Finch: no class is named by a colour
+    drawn_shapes = np.load(tmp_path / "own/truth/attributes.npz")
+    shape = np.array(["shape::" in name or "bill_length" in name for name in drawn_shapes["names"]])
+    labels = np.array([int(key[:3]) for key in keys])
+    for label in set(labels):
+        assert (
+            drawn_shapes["true"][labels == label][:, shape] == drawn_shapes["true"][labels == label][0, shape]
+        ).all()
+    said = CUB(root=tmp_path / "own").read()
+    for key, own in zip(said.keys, said.captions, strict=True):
+        assert all(named_colours(text).items() <= truth(tmp_path / "own")["images"][key].items() for text in own)
+    of_class = {(key[:3], *own.values()) for key, own in truth(bird_root)["images"].items()}
+    assert len(of_class) == BIRDS["classes"]  # as before where colours go with the species
+    with pytest.raises(UserError, match=r"data\.procedural\.colours=bird .*picture"):
+        write_birds(tmp_path / "bad", **few, colours="bird")
+
+
 def test_split_is_by_class_and_its_pairs_of_colours_are_new(bird_root: Path) -> None:
     keys, numbers = ({part: pickle.loads((bird_root / "birds" / part / f"{file}.pickle").read_bytes())
                       for part in ("train", "test")} for file in ("filenames", "class_info"))  # fmt: skip

@@ -3,7 +3,7 @@
 All is said in the words of CUB's 312 attributes; common/data/procedural/bird_shapes.py draws it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,41 +116,62 @@ class Species:
         return BUILDS[self.shape]
 
 
+def _pick(values: tuple[str, ...], rng: np.random.Generator) -> str:
+    return values[int(rng.integers(len(values)))]
+
+
+def _crown(body: str, rng: np.random.Generator) -> str:
+    return body if rng.random() < 0.45 else _pick(NAMES, rng)
+
+
+def _colours(body: str, wing: str, crown: str, rng: np.random.Generator) -> dict[str, str]:
+    """Part -> colour; the belly and the tail may keep those of body and wing."""
+    return {
+        "body": body,
+        "wing": wing,
+        "belly": body if rng.random() < 0.4 else _pick(NAMES, rng),
+        "crown": crown,
+        "tail": wing if rng.random() < 0.7 else body,
+        "bill": _pick(("black", "black", "orange", "yellow", "grey", "brown", "red"), rng),
+        "leg": _pick(("black", "orange", "grey", "brown", "yellow", "pink"), rng),
+        "eye": _pick(("black", "black", "brown", "red", "yellow"), rng),
+    }
+
+
+def _head(head: str, capped: bool) -> str:
+    """A crown of another colour is a cap, unless the head shows something else."""
+    return "capped" if capped and head == "plain" else "plain" if not capped and head == "capped" else head
+
+
 def invent(body: str, wing: str, rng: np.random.Generator) -> Species:
     """A species of these two colours; the rest is drawn from rng, which may keep the body's colour for other parts."""
-
-    def pick(values: tuple[str, ...]) -> str:
-        return values[int(rng.integers(len(values)))]
-
     shape = ("perching-like", *BUILDS)[int(rng.integers(len(BUILDS) + 1))]
     build = BUILDS[shape]
     bill, length = build.bills[int(rng.integers(len(build.bills)))]
-    crown = body if rng.random() < 0.45 else pick(NAMES)
-    head = pick(HEADS)
-    colours = {
-        "body": body,
-        "wing": wing,
-        "belly": body if rng.random() < 0.4 else pick(NAMES),
-        "crown": crown,
-        "tail": wing if rng.random() < 0.7 else body,
-        "bill": pick(("black", "black", "orange", "yellow", "grey", "brown", "red")),
-        "leg": pick(("black", "orange", "grey", "brown", "yellow", "pink")),
-        "eye": pick(("black", "black", "brown", "red", "yellow")),
-    }
+    crown = _crown(body, rng)
+    head = _pick(HEADS, rng)
+    colours = _colours(body, wing, crown, rng)
     return Species(
-        name=f"{wing.title()}_winged_{body.title()}_{pick(build.kinds)}",
+        name=f"{wing.title()}_winged_{body.title()}_{_pick(build.kinds, rng)}",
         colours=colours,
         shape=shape,
         bill=bill,
         bill_length=length,
-        tail=pick(TAILS),
-        wing=pick(tuple(WINGS)),
-        head="capped" if crown != body and head == "plain" else "plain" if crown == body and head == "capped" else head,
-        size=pick(build.sizes),
-        belly_pattern=pick(("solid", "solid", "spotted", "striped")),
-        wing_pattern=pick(("solid", "solid", "spotted", "striped")),
-        tail_pattern=pick(("solid", "solid", "striped")),
+        tail=_pick(TAILS, rng),
+        wing=_pick(tuple(WINGS), rng),
+        head=_head(head, crown != body),
+        size=_pick(build.sizes, rng),
+        belly_pattern=_pick(("solid", "solid", "spotted", "striped"), rng),
+        wing_pattern=_pick(("solid", "solid", "spotted", "striped"), rng),
+        tail_pattern=_pick(("solid", "solid", "striped"), rng),
     )
+
+
+def recoloured(species: Species, rng: np.random.Generator) -> Species:
+    """The same build in colours drawn anew, so that no part tells the colour of the wings."""
+    body, wing = _pick(NAMES, rng), _pick(NAMES, rng)
+    crown = _crown(body, rng)
+    return replace(species, colours=_colours(body, wing, crown, rng), head=_head(species.head, crown != body))
 
 
 @dataclass(frozen=True)

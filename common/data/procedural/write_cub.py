@@ -9,6 +9,7 @@ procedural.json, truth/truth.json, truth/parts/<key>.png as in common/data/proce
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from common.data.procedural import attributes, bird_shapes, birds, sentences
 from common.data.procedural.colours import NAMES
 from common.data.procedural.writing import (
+    COLOURS,
     DRAWING,
     JPEG,
     NOISE,
@@ -33,7 +35,7 @@ from common.data.procedural.writing import (
     shared_out,
     write_truth,
 )
-from common.errors import UserError
+from common.errors import UserError, choose
 
 
 def write_birds(
@@ -44,6 +46,7 @@ def write_birds(
     side: int,
     seed: int,
     label_noise: float = 0.2,
+    colours: str = "species",
     workers: int | None = None,
 ) -> None:
     """Draws birds as a CUB-200-2011 with masks, attributes, captions and class-disjoint split. Does nothing if they are
@@ -51,15 +54,24 @@ def write_birds(
 
     root: becomes what paths.data is for the real files (CUB_200_2011/, attributes.txt, segmentations/, birds/). side:
     shorter side in pixels. label_noise: share of wrong ones among an attribute's labelled positives; a quarter as many
-    true ones are missing. workers: processes; None = one for each core. Raises UserError for impossible counts or a
-    root that holds something else.
+    true ones are missing. colours: "species", or "picture": each picture has colours of its own and its species gives
+    the build alone, so that no class tells a colour. workers: processes; None = one for each core. Raises UserError for
+    impossible counts or a root that holds something else.
     """
     if not 0 <= label_noise < 0.9:
         raise UserError(f"label_noise={label_noise} is no share that labels can have: choose it from 0 to 0.9.")
-    arguments = {"images": images, "classes": classes, "side": side, "seed": seed, "label_noise": label_noise}
+    arguments: dict[str, object] = {
+        "images": images,
+        "classes": classes,
+        "side": side,
+        "seed": seed,
+        "label_noise": label_noise,
+    }
+    if choose("data.procedural.colours", colours, ("species", "picture")) == "picture":
+        arguments["colours"] = colours
     with drawn(Path(root), "birds", arguments) as folder:
         if folder is not None:
-            _write_birds(folder, images, classes, side, seed, label_noise, workers)
+            _write_birds(folder, images, classes, side, seed, label_noise, colours, workers)
 
 
 def _draw_bird(task: Task, *, folder: Path, side: int, seed: int) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
@@ -82,9 +94,11 @@ def _box(votes: np.ndarray) -> tuple[int, ...]:
 
 
 def _write_birds(
-    folder: Path, images: int, classes: int, side: int, seed: int, label_noise: float, workers: int | None
+    folder: Path, images: int, classes: int, side: int, seed: int, label_noise: float, colours: str, workers: int | None
 ) -> None:
     species, test = invent_classes(NAMES, NAMES, birds.invent, classes, seed)
+    if colours == "picture":
+        species = [replace(kind, name=kind.name.rpartition("_")[2]) for kind in species]  # without its colours
     class_dirs = [f"{k:03d}.{kind.name}" for k, kind in enumerate(species, 1)]
     labels = shared_out(images, classes)
     within = np.arange(images) - np.searchsorted(labels, labels)
@@ -95,6 +109,11 @@ def _write_birds(
     for top in ("CUB_200_2011/images", "segmentations", "truth/parts", "birds/text"):
         for class_dir in class_dirs:
             (folder / top / class_dir).mkdir(parents=True)
+    if colours == "picture":
+        rngs = (np.random.default_rng([seed, COLOURS, task.id]) for task in tasks)
+        tasks = [
+            task._replace(species=birds.recoloured(task.species, rng)) for task, rng in zip(tasks, rngs, strict=True)
+        ]
     done = run(partial(_draw_bird, folder=folder, side=side, seed=seed), tasks, workers)
     boxes, true, visible = zip(*done, strict=True)
     _write_lists(folder / "CUB_200_2011", tasks, class_dirs, labels, boxes, seed)

@@ -34,7 +34,8 @@ VERSION = 1  # of the drawings: part of procedural.json
 FEW = 48  # below this many pictures starting processes costs more than it saves
 TRAIN_SHARE = 0.75  # of the classes: 150 of CUB's 200
 JPEG = {"quality": 93, "subsampling": 0}  # colours stay with their parts
-SPECIES, DRAWING, WORDS, NOISE, SPLIT = range(5)  # streams of random numbers: default_rng([seed, stream, ...])
+# streams of random numbers: default_rng([seed, stream, ...])
+SPECIES, DRAWING, WORDS, NOISE, SPLIT, COLOURS = range(6)
 
 T = TypeVar("T")
 Work = TypeVar("Work")
