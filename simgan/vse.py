@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.blocks import Frozen, upcast
-from common.classifier import PARTS as CLASSIFIER_PARTS
-from common.classifier import ImageClassifier, load_image_encoder
 from common.data.records import Records, Sample
 from common.errors import UserError, choose
 from common.exports import Artifact, read_artifact
 from common.files import file_hash
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from common.weights import are_words, fill, is_state, on_cpu, settings_of
+from simgan.colour_grid import ImageEncoder, exported_encoder, image_encoder
+from simgan.retrieval import colour_probe, retrieval
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class TextEncoder(Frozen):
 class JointEmbedding(Frozen):
     """Images and sentences in one space, compared by cosine: the judge of whether an edit fits its sentence. Frozen."""
 
-    def __init__(self, *, text: TextEncoder, images: ImageClassifier, project: nn.Linear, hash: str) -> None:
+    def __init__(self, *, text: TextEncoder, images: ImageEncoder, project: nn.Linear, hash: str) -> None:
         super().__init__(project)  # W_I
         self.text, self.images, self.hash = text, images, hash
 
@@ -115,7 +116,7 @@ PARTS = {
     **TEXT_PARTS,
     "vocabulary": is_vocabulary,
     "image": is_state,
-    "image_encoder": CLASSIFIER_PARTS,
+    "image_encoder": dict,
     "image_encoder_hash": str,
 }
 
@@ -143,7 +144,7 @@ def load_text_encoder(path: str | Path) -> TextEncoder:
 def load_judge(path: str | Path) -> JointEmbedding:
     """Both sides of an export of `model=vse`."""
     content, hash = read_artifact(path, "vse", PARTS), file_hash(path)
-    images = ImageClassifier(content["image_encoder"], content["image_encoder_hash"], path)
+    images = exported_encoder(content["image_encoder"], content["image_encoder_hash"], path)
     with settings_of(path), torch.device("meta"):
         project = nn.Linear(images.width, content["config"]["dim"], bias=False)
     text = text_encoder(content, content["vocabulary"], hash, path)
@@ -181,7 +182,7 @@ class VSE(Artifact):
         min_times_chance: float = 10.0,
         seed: int = 0,
     ) -> None:
-        """image_encoder: a `model=classifier` artifact or a torchvision file; needed to fit, not to describe.
+        """image_encoder: a `model=classifier` artifact, a torchvision file or `colours`; needed to fit alone.
 
         words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read `vectors`. min_times_chance: how
         far above chance R@1 on the held-out classes must be, else the fit ends in a UserError (a warning on partial
@@ -223,7 +224,7 @@ class VSE(Artifact):
                 "vse needs a network for the images: set model.image_encoder to a classifier or VGG16 file."
             )
         _ = self.data.store  # opened now, so that unreadable images are left out of the epochs too
-        width = load_image_encoder(self.image_encoder).width
+        width = image_encoder(self.image_encoder).width
         captions = [s for row in records.rows(self.data.train_split) for s in records.captions[row]]
         if self.words == "learned":
             self.build(Vocabulary.build(captions, min_count=self.min_count, max_words=self.max_words), width)
@@ -242,7 +243,7 @@ class VSE(Artifact):
     def on_train_start(self) -> None:
         """The tables: image features N,views,F of the training split, one centre crop for the others; all sentences."""
         records = self.data.records
-        encoder = load_image_encoder(str(self.image_encoder)).to(self.device)
+        encoder = image_encoder(str(self.image_encoder)).to(self.device)
         train, test = self.data.rows(self.data.train_split), self.data.rows("test")
         log.info("computing image features: %d images, %d views", len(train), self.views)
         self.table = torch.zeros(len(records), self.views, encoder.width, device=self.device)
@@ -257,7 +258,7 @@ class VSE(Artifact):
         self.ids, self.lengths = self.ids.to(self.device), self.lengths.to(self.device)
 
     @torch.no_grad()
-    def fill(self, table: Tensor, encoder: ImageClassifier, loader: Any) -> None:
+    def fill(self, table: Tensor, encoder: ImageEncoder, loader: Any) -> None:
         """Writes the features of a loader's images into their rows of a table N,F."""
         for batch in loader:
             sample = self.data.move(batch, self.device)
@@ -301,10 +302,15 @@ class VSE(Artifact):
             log.warning("%s; going on, since the data are partial or drawn", verdict)
         else:
             log.info("held-out images and sentences find each other %.1f times better than chance", found)
+        probes = {name.removeprefix("probe_"): value for name, value in self.recall.items() if "probe" in name}
+        if probes:
+            told = ", ".join(f"{part} {100 * value:.0f} %" for part, value in probes.items())
+            log.info("of the colours named in unseen sentences a linear probe reads from phi: %s", told)
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """`retrieval` over the test split: centre crops, all their sentences. {} when there are no test images."""
+        """`retrieval` over the test split: centre crops, all their sentences; on drawn data `colour_probe` too. {} when
+        there are no test images."""
         records: Records = self.data.records
         rows = self.data.rows("test")
         if len(rows) == 0:
@@ -312,13 +318,23 @@ class VSE(Artifact):
         images = torch.from_numpy(rows).to(self.device)
         counts = torch.tensor([len(records.captions[row]) for row in rows])
         owner = torch.arange(len(rows)).repeat_interleave(counts).to(self.device)
-        offset = torch.cat([torch.arange(count) for count in counts.tolist()]).to(self.device)
-        sentences = self.first[images[owner]] + offset
+        u, texts = self.vectors_of(rows)
         with torch.autocast(self.device.type, enabled=False):
-            u = torch.cat([self.text(self.ids[part], self.lengths[part]) for part in sentences.split(1024)])
             v = self.project(self.centre[images])
         labels = torch.from_numpy(records.labels[rows]).to(self.device)
-        return retrieval(F.normalize(v, dim=1), F.normalize(u, dim=1), owner, labels)
+        found = retrieval(F.normalize(v, dim=1), F.normalize(u, dim=1), owner, labels)
+        if records.procedural and self.data.train_split == "train":  # drawn, and the test sentences are new
+            known, heard = self.vectors_of(self.data.rows("train"))
+            found |= colour_probe(known.cpu().numpy(), heard, u.cpu().numpy(), texts)
+        return found
+
+    def vectors_of(self, rows: np.ndarray) -> tuple[Tensor, list[str]]:
+        """phi of all sentences of these images, M,D, and the sentences."""
+        captions = self.data.records.captions
+        places = torch.cat([self.first[row] + torch.arange(len(captions[row]), device=self.device) for row in rows])
+        with torch.autocast(self.device.type, enabled=False):
+            u = torch.cat([self.text(self.ids[part], self.lengths[part]) for part in places.split(1024)])
+        return u, [sentence for row in rows for sentence in captions[row]]
 
     # ---- files
 
@@ -341,7 +357,7 @@ class VSE(Artifact):
         assert self.vocabulary is not None
         from_file = self.words == "fasttext_bin"
         text = on_cpu(self.text.state_dict())
-        encoder = load_image_encoder(str(self.image_encoder))
+        encoder = image_encoder(str(self.image_encoder))
         return {
             "config": dict(self.hparams),
             "vocabulary": None if from_file else list(self.vocabulary.words),
@@ -351,35 +367,3 @@ class VSE(Artifact):
             "image_encoder_hash": encoder.hash,
             "recall": self.recall,
         }
-
-
-def retrieval(v: Tensor, u: Tensor, owner: Tensor, labels: Tensor, chunk: int = 512) -> dict[str, float]:
-    """How well images and sentences find each other (Kiros et al.), and images and classes (Reed et al. 2016).
-
-    v: N,D and u: M,D of length 1; owner: M, the image of each sentence; labels: N, the class of each image.
-    image_* and text_* are of queries by image and by sentence: R@1, R@5, R@10 in [0, 1] and the median rank (an image
-    finds the best of its own sentences; ties count against us). class_top1: images nearest to the mean sentence of
-    their class. class_ap50: share of a class in the 50 images nearest to it. times_chance: R@1 over 1/N, mean of both.
-    """
-    n = len(v)
-    image_ranks, text_ranks = [], []
-    for start in range(0, n, chunk):
-        s = v[start : start + chunk] @ u.T
-        own = owner == torch.arange(start, start + len(s), device=v.device)[:, None]
-        best = s.masked_fill(~own, -2).amax(1, keepdim=True)
-        image_ranks.append(((s >= best) & ~own).sum(1) + 1)
-    for start in range(0, len(u), chunk):
-        s, mine = u[start : start + chunk] @ v.T, owner[start : start + chunk, None]
-        text_ranks.append((s >= s.gather(1, mine)).sum(1))  # the own image is one of them
-    result: dict[str, float] = {}
-    for name, ranks in (("image", torch.cat(image_ranks)), ("text", torch.cat(text_ranks))):
-        result |= {f"{name}_r{k}": (ranks <= k).float().mean().item() for k in (1, 5, 10)}
-        result[f"{name}_median_rank"] = ranks.double().quantile(0.5).item()
-    present, label = labels.unique(return_inverse=True)
-    means = torch.stack([u[label[owner] == k].mean(0) for k in range(len(present))])
-    s = v @ F.normalize(means, dim=1).T
-    result["class_top1"] = (s.argmax(1) == label).float().mean().item()
-    nearest = s.topk(min(50, n), dim=0).indices
-    result["class_ap50"] = (label[nearest] == torch.arange(len(present), device=v.device)).float().mean().item()
-    result["times_chance"] = (result["image_r1"] + result["text_r1"]) / 2 * n
-    return result

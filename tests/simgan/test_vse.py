@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from pytorch_lightning import Trainer, seed_everything
 from common.classifier import Classifier
 from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary
+from simgan.colour_grid import ColourGrid
+from simgan.retrieval import colour_probe
 from simgan.vse import VSE, TextEncoder, load_judge, load_text_encoder, ranking_cost, ranking_loss, retrieval
 from tests.worlds.squares import squares
 
@@ -246,3 +249,63 @@ def test_fasttext_encodes_words_that_no_caption_has(
     assert model.vocabulary is not None
     known = model.text(*model.vocabulary.encode(["a red square"])).detach()
     torch.testing.assert_close(encoder.encode(["a red square"]), known)
+
+
+# ---- without a network for the images
+
+
+def test_a_colour_grid_says_which_colour_lies_where() -> None:
+    grid = ColourGrid()
+    image = torch.full((1, 3, 32, 32), -1.0)
+    image[:, 0, 8:16, 24:] = 1.0  # red, in row 1 or 2 and column 6 or 7 of the 8 x 8 cells of 4 pixels
+    features, logits = grid.features(image)
+    assert (features.shape, logits) == ((1, grid.width), None)
+    shares = ((features + 1) / 8) ** 2  # of each colour in each cell
+    shares = shares.view(4, 4, 4, 8, 8)  # R, G, B, row, column
+    torch.testing.assert_close(shares.sum((0, 1, 2)), torch.ones(8, 8))
+    red = torch.zeros(8, 8)
+    red[2:4, 6:] = 1
+    torch.testing.assert_close(shares[3, 0, 0], red)
+    torch.testing.assert_close(shares[0, 0, 0], 1 - red)
+    half, _ = grid.features(torch.full((1, 3, 32, 32), -2 / 3))  # between the first two levels on each axis
+    torch.testing.assert_close((half.view(4, 4, 4, 8, 8)[:2, :2, :2] + 1) ** 2 / 64, torch.full((2, 2, 2, 8, 8), 0.125))
+
+
+def test_colours_stand_in_for_a_network(tmp_path: Path) -> None:
+    model, _ = fit(tmp_path, 30, image_encoder="colours", min_times_chance=0)
+    assert model.recall["class_top1"] > 0.7  # chance 0.5
+    torch.save(model.export(), tmp_path / "vse.pt")
+    judge = load_judge(tmp_path / "vse.pt")
+    data = model.trainer.datamodule  # type: ignore[attr-defined]
+    batch = data.move(next(iter(data.eval_loader(reads=("image",)))), "cpu")
+    seen = F.normalize(model.project(model.centre[batch["row"]]), dim=1).detach()
+    torch.testing.assert_close(judge.encode_images(batch["image"]), seen)
+
+
+# ---- what the vectors tell
+
+
+def test_the_probe_finds_what_lies_in_the_vectors_and_nothing_else() -> None:
+    """Vectors that hold the body's colour and noise in place of the wings'."""
+    rng = np.random.default_rng(0)
+    colours = ("red", "blue", "green")
+    body, wing = rng.integers(0, 3, (2, 400))
+    sentences = [f"a {colours[b]} bird with {colours[w]} wings" for b, w in zip(body, wing, strict=True)]
+    vectors = np.concatenate([np.eye(3)[body], rng.normal(size=(400, 3))], 1)
+    found = colour_probe(vectors[:300], sentences[:300], vectors[300:], sentences[300:])
+    assert set(found) == {"probe_body", "probe_wing"}
+    assert found["probe_body"] == 1.0
+    assert found["probe_wing"] < 0.6  # chance 1/3
+
+
+def test_drawn_sentences_are_probed_and_others_are_not(tmp_path: Path, fitted: tuple[VSE, Path]) -> None:
+    assert not [name for name in fitted[0].recall if name.startswith("probe")]
+    captions = tuple(
+        (f"a {c} bird with {w} wings",) for c in ("red", "blue") for w in ("red", "blue") for _ in range(20)
+    )
+    seed_everything(0)
+    model = VSE(image_encoder="colours", word_dim=16, dim=32, views=1, lr=3e-3, min_times_chance=0)
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
+    trainer.fit(model, datamodule=squares(tmp_path, reads=("caption",), captions=captions, procedural=True))
+    assert {name for name in model.recall if name.startswith("probe")} == {"probe_body", "probe_wing"}
+    assert trainer.callback_metrics["val/probe_body"] == model.recall["probe_body"]
