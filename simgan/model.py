@@ -18,22 +18,23 @@ from torch.optim.swa_utils import update_bn
 from common.blocks import upcast
 from common.data.module import ImageData
 from common.data.records import Records, Sample
-from common.errors import UserError
+from common.errors import UserError, choose
 from common.exports import Exported
 from common.gan import paired_noise
 from common.losses import ADVERSARIAL, kl_log_std
 from simgan.checkpoints import read_vse
-from simgan.networks import Discriminator, Generator, still_statistics
+from simgan.networks import Discriminator, Generator, Whitening, still_statistics
 from simgan.sentences import sentence_table
 from simgan.vse import TEXT_PARTS, TextEncoder, is_vocabulary, load_text_encoder, text_encoder
 
-CHOICES: dict[str, Sequence[str]] = {
+CHOICES: dict[str, Sequence[bool | str]] = {
     "adversarial": tuple(ADVERSARIAL),
     "ca_mode": ("sample", "mean"),
     "ca_reduction": ("mean", "sum"),
     "cycle_text": ("mean", "sample"),
     "bn_update": ("first_pass", "both"),
     "eval_bn": ("running", "recalibrate", "batch"),
+    "phi_norm": (False, True, "whiten"),
 }
 
 
@@ -69,7 +70,7 @@ class SIMGAN(Exported):
         word_vectors: str | None = None,
         phi_cache: str | None = None,
         phi_dim: int = 300,
-        phi_norm: bool = False,
+        phi_norm: bool | str = False,
         ngf: int = 64,
         n_res: int = 16,
         first_kernel: int = 3,
@@ -110,8 +111,7 @@ class SIMGAN(Exported):
         )
         self.save_hyperparameters()
         for name, known in CHOICES.items():
-            if (value := self.hparams[name]) not in known:
-                raise UserError(f"model.{name}={value} is not known: choose one of {', '.join(known)}")
+            choose(f"model.{name}", self.hparams[name], known)
         self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi_dim, phi_norm
         self.ca_mode, self.ca_reduction, self.cycle_text = ca_mode, ca_reduction, cycle_text
         self.relevant_match_prob, self.bn_update, self.eval_bn = relevant_match_prob, bn_update, eval_bn
@@ -121,6 +121,7 @@ class SIMGAN(Exported):
         def make_generator() -> Generator:
             return Generator(
                 phi_dim=phi_dim,
+                whiten=phi_norm == "whiten",
                 ngf=ngf,
                 n_res=n_res,
                 first_kernel=first_kernel,
@@ -132,7 +133,14 @@ class SIMGAN(Exported):
             )
 
         def make_discriminator() -> Discriminator:
-            return Discriminator(image_size=image_size, phi_dim=phi_dim, ndf=ndf, d_max=d_max, text_dim=text_dim)
+            return Discriminator(
+                image_size=image_size,
+                phi_dim=phi_dim,
+                whiten=phi_norm == "whiten",
+                ndf=ndf,
+                d_max=d_max,
+                text_dim=text_dim,
+            )
 
         self.generator, self.discriminator = make_generator(), make_discriminator()
         # the "two sets" that Sec. 1 says other methods need
@@ -175,6 +183,17 @@ class SIMGAN(Exported):
         super().setup(stage)
         if stage == "fit":
             self.read_text(self.data.records)
+            if self.phi_norm == "whiten":
+                self.whiten(self.data.records)
+
+    def whiten(self, records: Records) -> None:
+        """Measures the training sentences for every network that reads phi."""
+        assert self.phi is not None
+        rows = records.rows("train")
+        phi = torch.cat([self.phi[row, : len(records.captions[row])] for row in rows.tolist()])
+        for module in self.modules():
+            if isinstance(module, Whitening):
+                module.measure(phi)
 
     def on_fit_start(self) -> None:
         assert self.phi is not None
@@ -184,14 +203,14 @@ class SIMGAN(Exported):
         """phi of sentence `caption` of image `row`: B int64 twice -> B,D."""
         assert self.phi is not None, "read_text(records) comes first"
         phi = self.phi[row, caption]
-        return F.normalize(phi, dim=1) if self.phi_norm else phi
+        return F.normalize(phi, dim=1) if self.phi_norm is True else phi
 
     def encode(self, sentences: list[str]) -> Tensor:
         """phi of free text: n sentences -> n,D on this module's device."""
         self.read_text()
         assert self.text_encoder is not None
         phi = self.text_encoder.encode(sentences).to(self.device)
-        return F.normalize(phi, dim=1) if self.phi_norm else phi
+        return F.normalize(phi, dim=1) if self.phi_norm is True else phi
 
     # ---- one training step (Sec. 2; D before G as in SISGAN)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from simgan.networks import Discriminator, Generator, still_statistics
+from simgan.networks import Discriminator, Generator, Whitening, still_statistics
 
 
 def count(net: nn.Module) -> int:
@@ -146,3 +146,23 @@ def test_initial_weights() -> None:
     assert weights.std().item() == pytest.approx(0.02, rel=0.02)
     assert gammas.mean().item() == pytest.approx(1.0, abs=0.01)
     assert gammas.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_whitened_sentence_vectors_have_no_mean_and_no_leading_direction() -> None:
+    mixed = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)).double() @ torch.diag(
+        torch.tensor([9.0, 3, 1, 1, 0.5, 0.4]).double()
+    )
+    phi = mixed @ torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).double())[0] + 4
+    net = Whitening(6).double()
+    torch.testing.assert_close(net(phi), phi, atol=1e-10, rtol=0)  # before it has seen any
+    net.measure(phi)
+    white = net(phi)
+    torch.testing.assert_close(white.mean(0), torch.zeros(6).double(), atol=1e-10, rtol=0)
+    torch.testing.assert_close(torch.cov(white.T), net.SPREAD**2 * torch.eye(6).double(), atol=1e-10, rtol=0)
+
+
+def test_directions_that_hold_nothing_are_not_blown_up() -> None:
+    phi = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1e-6])
+    net = Whitening(3)
+    net.measure(phi)
+    assert net(phi).std(0)[2] < 1e-3 * net.SPREAD
