@@ -17,6 +17,16 @@ ADVERSARIAL: dict[str, tuple[Cost, Cost]] = {
 }
 
 
+def l1(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """|image - target| as a mean over batch, channels and pixels: B,C,H,W twice -> scalar.
+
+    mask: B,1,H,W in {0, 1}, what counts; the mean is over all pixels, also those where it is 0 (PG2's pose mask loss).
+    """
+    if mask is None:
+        return F.l1_loss(upcast(image), upcast(target))
+    return ((upcast(image) - upcast(target)).abs() * mask).mean()
+
+
 def kl_log_std(mu: Tensor, log_std: Tensor, reduction: str = "mean") -> Tensor:
     """KL(N(mu, exp(log_std)^2) || N(0, 1)), SIMGAN Eq. 3. mu, log_std: B,C; log_std is log sigma, not log variance.
 

@@ -14,9 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from common.data.records import Sample
 from common.errors import UserError
-from common.losses import ADVERSARIAL, weighted
+from common.losses import ADVERSARIAL, l1, weighted
 from ggb.checkpoints import from_pix2pix, is_pix2pix
-from ggb.losses import reconstruction
 from ggb.networks import NORMS, Discriminator, Generator, GuidingBlocks, downsized, known_levels
 from ggb.serving import PoseGAN
 
@@ -251,13 +250,13 @@ class GGB(PoseGAN):
         return terms
 
     def g_terms(self, x: Tensor, y: Tensor, c: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """Eq. 4: Eq. 2 and Eq. 3 at level 7."""
-        return {"adversarial": self.real(self.judge(image, x, c)), "rec": reconstruction(image, y)}
+        """Eq. 4: Eq. 2 and Eq. 3 at level 7, a mean, as the L1 of PG2's code, whose ratio 1 / 50 is lambda_real."""
+        return {"adversarial": self.real(self.judge(image, x, c)), "rec": l1(image, y)}
 
     def ggb_terms(self, x: Tensor, y: Tensor, lower: Sequence[Tensor]) -> dict[str, Tensor]:
         """Eq. 9: Eq. 3, 7 and 8, each summed over the levels. The blocks are those after their update, and frozen."""
         targets = downsized(y, self.levels, self.downsize)
-        costs = {"rec": [reconstruction(small, target) for small, target in zip(lower, targets, strict=True)]}
+        costs = {"rec": [l1(small, target) for small, target in zip(lower, targets, strict=True)]}
         if self.discriminator_ggb is not None:
             told = self.discriminator_ggb(x, None, *lower)
             costs["rapd"] = [self.real(fake) for judged in told for fake in judged.appearance]

@@ -21,7 +21,7 @@ from common.data.records import Records, Sample
 from common.errors import UserError, choose
 from common.exports import Exported
 from common.gan import paired_noise
-from common.losses import ADVERSARIAL, kl_log_std
+from common.losses import ADVERSARIAL, kl_log_std, l1
 from simgan.checkpoints import read_vse
 from simgan.networks import Discriminator, Generator, Whitening, still_statistics
 from simgan.sentences import sentence_table
@@ -282,12 +282,12 @@ class SIMGAN(Exported):
         costs = [self.real(net(fake, phi)) for net, fake, phi in sets]
         terms = {"adversarial": costs[0] if len(costs) == 1 else costs[0] + costs[1]}
         if self.loss["g"]["cycle"] is not None:
-            terms["cycle"] = F.l1_loss(upcast(back), x)
+            terms["cycle"] = l1(back, x)
         if self.loss["g"]["conditioning"] is not None:
             terms["conditioning"] = kl_log_std(mu, log_sigma, self.ca_reduction)
         if self.loss["g"]["identity"] is not None:
             with still_statistics(self.generator):
-                terms["identity"] = F.l1_loss(upcast(self.generator(x, own, mode="mean")), x)
+                terms["identity"] = l1(self.generator(x, own, mode="mean"), x)
         return terms
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[StepLR]]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.losses import ADVERSARIAL, kl_log_std, weighted
+from common.losses import ADVERSARIAL, kl_log_std, l1, weighted
 
 
 def test_lsgan_by_hand() -> None:
@@ -47,3 +47,27 @@ def test_weighted_wants_exactly_the_terms() -> None:
     for wrong in ({"a": 1.0}, {"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 1.0, "b": None}):
         with pytest.raises(KeyError):
             weighted(terms, wrong)
+
+
+def test_l1_by_hand() -> None:
+    image, target = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    target[0, 1, 2, 3], target[1] = -1.0, 0.5
+    assert l1(image, target).item() == pytest.approx((1 + 48 * 0.5) / 96)
+    assert l1(image.bfloat16(), target).dtype == torch.float32
+
+
+def test_l1_of_a_mask_is_in_the_mean_of_all() -> None:
+    image, target, mask = torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), -0.4), torch.zeros(2, 1, 8, 8)
+    assert l1(image, target, mask).item() == 0
+    mask[0, 0, :4] = 1
+    assert l1(image, target, mask).item() == pytest.approx(0.4 / 4)
+    target[0, :, 4:] = 9.0  # outside
+    assert l1(image, target, mask).item() == pytest.approx(0.4 / 4)
+    assert l1(image, target, torch.ones_like(mask)).item() == pytest.approx(l1(image, target).item())
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_descent_moves_towards_the_target(sign: int) -> None:
+    image = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    (l1(image, torch.full_like(image, sign)) + l1(image, image.detach() + sign, torch.ones(1))).backward()
+    assert (image.grad.sign() == -sign).all()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from ggb.checkpoints import from_pix2pix, is_pix2pix, load_pix2pix, to_pix2pix
+from common.weights import read_state
+from ggb.checkpoints import from_pix2pix, is_pix2pix, to_pix2pix
 from ggb.model import GGB
 from ggb.networks import Generator
 from tests.worlds.tiny_pairs import LOSS
@@ -61,7 +62,8 @@ def theirs(**options: object) -> Pix2Pix:
 def test_the_same_weights_draw_the_same_images(norm: str, parallel: str, tmp_path: Path) -> None:
     net = theirs(norm=norm)
     torch.save({parallel + name: value for name, value in net.state_dict().items()}, tmp_path / "latest_net_G.pth")
-    ours = load_pix2pix(tmp_path / "latest_net_G.pth")
+    ours = Generator(ngf=2, levels=(), norm=norm).eval()
+    ours.load_state_dict(from_pix2pix(read_state(tmp_path / "latest_net_G.pth")))
     x, c = torch.randn(1, 3, 256, 256), torch.randn(1, 18, 256, 256)
     with torch.no_grad():
         (image,) = ours(x, c)
@@ -89,7 +91,7 @@ def test_another_depth_is_refused(depth: int, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"latest_net_G\.pth holds a U-Net of {depth} levels, and GGB's has 7: .*unet_128"
     ):
-        load_pix2pix(path)
+        from_pix2pix(read_state(path), path)
 
 
 def test_a_model_is_restored_from_such_a_file(tmp_path: Path) -> None:

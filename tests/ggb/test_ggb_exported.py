@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
-from ggb.exported import export_pix2pix, export_pt2, export_safetensors, export_torchscript
 from ggb.model import GGB
-from ggb.serving import PoseGAN
+from ggb.serving import PoseGAN, export_pix2pix, export_pt2, export_safetensors, export_torchscript
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny_pairs import LOSS, batch, fit, make, make_pg2
 

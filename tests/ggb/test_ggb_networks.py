@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ggb.pg2 as pg2
+import ggb.pg2_networks as pg2
 from common.errors import UserError
 from ggb.networks import Critic, Discriminator, Generator, GuidingBlock, GuidingBlocks, downsized
 

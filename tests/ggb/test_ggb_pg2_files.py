@@ -10,8 +10,9 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
-from ggb.pg2 import PG2, Generator
-from ggb.pg2_checkpoints import convolutions
+from ggb.checkpoints import convolutions
+from ggb.pg2 import PG2
+from ggb.pg2_networks import Generator
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny_pairs import make_pg2
 
