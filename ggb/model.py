@@ -268,9 +268,11 @@ class GGB(PoseGAN):
 
     # ---- files
 
-    def published(self, content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor] | None:
+    def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:
         """pix2pix's `unet_128`, which has no heads."""
-        return from_pix2pix(content, path) if is_pix2pix(content) else None
+        if not is_pix2pix(content):
+            super().take_foreign(content, path)
+        self.fill(from_pix2pix(content, path), {}, path)
 
     # ---- whose weights are whose
 

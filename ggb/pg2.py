@@ -112,23 +112,25 @@ class PG2(PoseGAN):
     def restore(self, path: str | Path) -> None:
         """Also of PG2's public code: TensorFlow's variables as .npz, or a file or the folder of a PyTorch port."""
         if Path(path).suffix == ".npz" or Path(path).is_dir():
-            self.fill(self.read_published(path), path)
+            self.take_published(path)
         else:
             super().restore(path)
 
-    def published(self, content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor] | None:
-        return self.read_published(path) if is_stage(content) else None
+    def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:
+        if not is_stage(content):
+            super().take_foreign(content, path)
+        self.take_published(path)
 
-    def read_published(self, path: str | Path) -> dict[str, Tensor]:
-        """The state of both stages; D's weights are taken over at once where the files have them."""
+    def take_published(self, path: str | Path) -> None:
+        """Both stages, and D where the files have it."""
         of_tensorflow = Path(path).suffix == ".npz"
         if self.hparams["tf_padding"] != of_tensorflow:
             kind, word = ("TensorFlow", "true") if of_tensorflow else ("PyTorch", "false")
             raise UserError(f"{path} was trained with {kind}'s padding: add model.tf_padding={word} to the command.")
         state, judge = (read_tensorflow if of_tensorflow else read_torch)(path, self.generator)
         if judge:
-            load_strict(self.discriminator, judge, source=path)
-        return state
+            load_strict(self.discriminator, judge, source=path)  # the readers have fitted both stages
+        self.fill(state, {}, path)
 
     # ---- one training step
 

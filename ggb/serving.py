@@ -18,7 +18,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,22 +30,19 @@ from common.blocks import LinearDecay
 from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError
-from common.gan import GANModule
+from common.exports import Exported
 from common.metrics.functions import ssim, to_uint8
-from common.weights import check_export, check_fit, check_settings, on_cpu, read_weights
+from common.weights import check_export, check_parts, is_state, on_cpu
 from ggb.checkpoints import to_pix2pix
 from ggb.networks import TOP, Generator
 
 log = logging.getLogger(__name__)
-FORMAT = 1
 
 
-class PoseGAN(GANModule):
+class PoseGAN(Exported):
     """A generator of (x, c) -> images, of which the last is x-hat. The settings are those of its subclasses."""
 
-    KIND: ClassVar[str]  # of exported files
-    SERVED: ClassVar[tuple[str, ...]]  # settings that decide which weights G has, or what it is fed
-    TRAINED: ClassVar[tuple[str, ...]]  # and those that decide which others there are
+    COMPANIONS: ClassVar[Mapping[str, Any]] = {"heads": dict}
     HEADS: ClassVar[str] = ""  # the part of G that x-hat does not need
     CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS)}
 
@@ -60,15 +57,14 @@ class PoseGAN(GANModule):
             if (value := self.hparams[name]) not in known:
                 raise UserError(f"model.{name}={value} is not known: choose one of {', '.join(known)}.")
         self.image_size: int = self.hparams["image_size"]
-        self.data_name = ""
 
     @property
     def pose_channels(self) -> int:
         return CHANNELS[self.hparams["pose_map"]]
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage == "fit":
-            self.data_name = self.trainer.datamodule.name  # type: ignore[attr-defined]
             on_gpus = self.trainer.strategy.root_device.type == "cuda"  # torch has no SyncBatchNorm for the CPU
             if self.hparams.get("sync_bn") and on_gpus and self.trainer.world_size > 1:
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)  # the same weights under the same names
@@ -85,7 +81,7 @@ class PoseGAN(GANModule):
 
     def watched(self) -> dict[str, Tensor]:
         """val/ssim, in PG2's dialect, and val/rec, Eq. 3, of the validation pairs; nothing where there are none."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         if not len(data.records.pose_pairs.get("val", ())):
             return {}
         found: dict[str, list[Tensor]] = {"val/ssim": [], "val/rec": []}
@@ -98,7 +94,7 @@ class PoseGAN(GANModule):
 
     def training_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """x and c of the first training pairs, `count` batches, the same each time."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         pairs = data.pose_pairs("train")[: count * data.batch_size]
         whole = len(pairs) // data.batch_size * data.batch_size or len(pairs)
         for loaded in data.pose_pair_loader("train", data.batch_size, pairs[:whole]):
@@ -166,67 +162,39 @@ class PoseGAN(GANModule):
     # ---- files
 
     def export(self) -> dict[str, Any]:
-        """One file to draw from: {format, kind, data, config, G, ema, heads}, plain values and tensors, no critics.
+        """`heads` stand apart from G and ema, {G, ema} again: a file to draw x-hat from needs none."""
+        content = super().export()
+        heads = {}
+        for name in self.nets():
+            mine = [key for key in content[name] if key.split(".")[0] == self.HEADS]
+            heads[name] = {key: content[name].pop(key) for key in mine}
+        return content | {"heads": heads}
 
-        G, ema: state dicts of the generator and of its average (or null) without heads, which are {G, ema} again.
-        """
-        content: dict[str, Any] = {
-            "format": FORMAT,
-            "kind": self.KIND,
-            "data": self.data_name,
-            "ema": None,
-            "heads": {},
-        }
-        for name, net in self.nets().items():
-            state = on_cpu(net.state_dict())
-            content["heads"][name] = {key: state.pop(key) for key in list(state) if key.split(".")[0] == self.HEADS}
-            content[name] = state
-        return content | {"config": dict(self.hparams)}
-
-    def nets(self) -> dict[str, nn.Module]:
-        """G, and its average where one is kept."""
-        average = self.ema_generator
-        return {"G": self.generator} | ({} if average is None else {"ema": cast(nn.Module, average.module)})
-
-    def restore(self, path: str | Path) -> None:
-        """Weights of a checkpoint, of an exported file (.pt, .safetensors), or of public code that `published` knows.
-
-        UserError for another model's or other sizes.
-        """
-        if Path(path).suffix == ".safetensors":
-            self.fill(read_safetensors(path, self), path)
-            return
-        content = read_weights(path)
-        if (state := self.published(content, path)) is not None:
-            self.fill(state, path)
-            return
-        if "state_dict" in content:
-            self.on_load_checkpoint(content)
-            check_settings(self.hparams, content["hyper_parameters"], (*self.SERVED, *self.TRAINED), path)
-            self.load_state_dict(content["state_dict"])
-            return
-        wanted = f"a generator of {self.KIND}: give the file that its fit made"
-        check_export(content, self.KIND, FORMAT, path, wanted)
-        check_settings(self.hparams, content["config"], self.SERVED, path)
-        for name, net in self.nets().items():
-            self.take(net, content[name] | content["heads"][name], path)
-
-    def published(self, content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor] | None:
-        """The state of G in a file of somebody else's code; None for a file of ours."""
-        return None
-
-    def fill(self, state: Mapping[str, Tensor], path: str | Path) -> None:
-        """One state for G and its average."""
-        for net in self.nets().values():
-            self.take(net, state, path)
-
-    def take(self, net: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    def take(self, content: Mapping[str, Any], path: str | Path) -> None:
         """A file without heads leaves a G without: x-hat is the same, and x-hat^n are not drawn."""
-        if self.HEADS and len(getattr(net, self.HEADS)) and not any(key.startswith(f"{self.HEADS}.") for key in state):
+        states, headless = dict(content), []
+        for name, net in self.nets().items():
+            heads = {key: value for key, value in net.state_dict().items() if key.split(".")[0] == self.HEADS}
+            if is_state(content.get(name)):  # else it is refused for that
+                theirs = content[name] | content["heads"].get(name, {})
+                headless += [net] if heads and not heads.keys() & theirs.keys() else []
+                states[name] = (heads if net in headless else {}) | theirs
+        super().take(states, path)
+        for net in headless:
             log.info("%s has no heads: x-hat alone is drawn", path)
             getattr(net, self.HEADS).clear()
-        check_fit(net, state, (), path)
-        net.load_state_dict(state)
+
+    def restore(self, path: str | Path) -> None:
+        """Also from G.safetensors of task=export."""
+        if Path(path).suffix == ".safetensors":
+            self.fill(*read_safetensors(path, self), path)
+        else:
+            super().restore(path)
+
+    def fill(self, state: Mapping[str, Tensor], settings: Mapping[str, Any], path: str | Path) -> None:
+        """One state, for G and for its average, of a file that knows these settings."""
+        nets = dict.fromkeys(self.nets(), state)
+        self.take({"config": settings, "data": self.data_name, "heads": {}} | nets, path)
 
 
 # ---- layouts; `discriminators` is what task=export says to all of them, and none of these has any
@@ -274,7 +242,7 @@ def export_pix2pix(model: PoseGAN, path: str | Path, *, discriminators: bool = F
 def export_safetensors(model: PoseGAN, path: str | Path, *, discriminators: bool = False) -> None:
     state = {name: value.contiguous() for name, value in on_cpu(alone(model).state_dict()).items()}
     settings = {name: model.hparams[name] for name in model.SERVED if name != "levels"}  # heads are left out
-    told = {"format": "pt", "kind": model.KIND, "version": str(FORMAT), "data": model.data_name}
+    told = {"format": "pt", "kind": model.KIND, "version": str(model.FORMAT), "data": model.data_name}
     save_file(state, place(path, "G.safetensors"), metadata=told | {"config": json.dumps(settings)})
 
 
@@ -298,20 +266,20 @@ def inputs(model: PoseGAN) -> tuple[Tensor, Tensor]:
     return torch.zeros(2, 3, size, size), torch.zeros(2, model.pose_channels, size, size)
 
 
-def read_safetensors(path: str | Path, model: PoseGAN) -> dict[str, Tensor]:
-    """The state of G in a file of `export_safetensors`. UserError for another model's, or for other settings."""
+def read_safetensors(path: str | Path, model: PoseGAN) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of G in a file of `export_safetensors`, and its settings. UserError for another model's."""
     if not Path(path).is_file():
         raise UserError(f"no weights file at {path}: give the path of one.")
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError):
+        settings, version = json.loads(told.get("config", "null")), int(told.get("version", 0))
+    except (OSError, SafetensorError, ValueError):
         raise UserError(
             f"{path} cannot be read as safetensors: it is damaged or of another kind, write it again."
         ) from None
-    content = {"kind": told["kind"], "format": int(told["version"])} if {"kind", "version"} <= told.keys() else {}
-    check_export(content, model.KIND, FORMAT, path, f"a generator of {model.KIND}: give what layout=safetensors wrote")
-    settings = json.loads(told["config"])
-    check_settings(model.hparams, settings, tuple(settings), path)
-    return state
+    remedy = f"give what layout=safetensors wrote of a {model.KIND}"
+    check_export(told | {"format": version}, model.KIND, model.FORMAT, path, remedy)
+    check_parts({"config": settings}, {"config": dict}, path)
+    return state, settings
