@@ -1,17 +1,28 @@
 """Files written whole or not at all, things made once and kept, and hashes of both."""
 
+import codecs
 import errno
 import hashlib
 import json
 import os
+import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
 from common.errors import UserError
 
+MARKS = {  # what a text begins with -> its encoding; the longest first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -57,17 +68,18 @@ def write_whole(path: str | Path, text: str, remedy: str = "free space there, or
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
-    """One process at a time; others wait. The lock, a file beside `path`, is gone afterwards."""
+def locked(path: str | Path, remedy: str = "choose another folder") -> Iterator[None]:
+    """One process at a time; others wait. The lock, a file beside `path`, is gone afterwards.
+
+    UserError, ending in the remedy, where it cannot be written.
+    """
     lock = Path(f"{path}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock)
         held.acquire()
     except OSError as error:
-        raise UserError(
-            f"{lock} cannot be written ({error.strerror}): choose another folder than {lock.parent}."
-        ) from error
+        raise UserError(f"{path} cannot be written ({error.strerror}): {remedy}.") from error
     try:
         yield
     finally:
@@ -103,3 +115,47 @@ def file_hash(path: str | Path) -> str:
     """First 8 hexadecimal digits of the file's SHA-256, as torchvision writes them into its file names."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def composed(name: str) -> str:
+    """A name with letters such as \u00e9 in one piece: some systems write the accent as a letter of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def regular(path: str | Path) -> Path:
+    """The path, if it leads to a file. OSError for a folder, a pipe or a device: opening a pipe waits for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is a folder, a pipe or a device, not a file")
+    return Path(path)
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """A file to read from. UserError for what is no file, is absent or may not be read."""
+    try:
+        return regular(path).open("rb")
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{path} cannot be read ({why}): put a file there that you may read.") from None
+
+
+def read_text(path: str | Path, stray: str | None = None) -> str:
+    """The text of a file in UTF-8 or UTF-16, however its lines end: here with a line feed.
+
+    stray: what a byte that is no UTF-8 becomes; None = a UserError that names the line and the encoding that it may be.
+    """
+    with open_file(path) as file:
+        content = file.read()
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in content:  # no text has such bytes, but UTF-16 without a mark
+        encoding = "utf-16-be" if content[::2].count(0) > content[1::2].count(0) else "utf-16-le"
+    try:
+        text = content.decode(encoding, "strict" if stray is None else "replace")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        word = content[max(0, error.start - 12) : error.end + 12].decode("cp1252", "replace").split("\n")[0].strip()
+        raise UserError(
+            f"{path} line {line} is not in {encoding.upper()}, but in Windows-1252, say, where it has {word!r}: save "
+            "the file as UTF-8."
+        ) from None
+    text = (text if stray is None else text.replace("\ufffd", stray)).replace("\r\n", "\n")
+    return text if "\n" in text else text.replace("\r", "\n")

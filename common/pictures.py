@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from common.data.geometry import UNREADABLE, open_image
 from common.data.records import Records, Sample
 from common.errors import UserError
 
@@ -114,9 +115,9 @@ def read_photos(paths: Sequence[str], data: Any) -> Tensor:
         if not path.is_file():
             raise UserError(f"there is no photo at {path}: correct the path.")
         try:
-            with Image.open(path) as photo:
+            with open_image(path) as photo:
                 photos.append(data.crop_photo(photo))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to refuse a file
+        except UNREADABLE as error:
             raise UserError(f"{path} cannot be read as a photo ({error}): give a whole JPEG or PNG.") from None
     return torch.cat(photos)
 

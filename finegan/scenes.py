@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from common.data.geometry import UNREADABLE, open_image, to_grey
 from common.data.module import ImageData
 from common.errors import UserError
 from common.pictures import Config, first_of_classes, listed, number, read_photos
@@ -92,9 +92,9 @@ def read_mask(name: str, data: ImageData) -> Tensor:
     """A mask PNG as large as the drawing: 1,S,S in {0, 1}, foreground = value >= 128 as in CUB's own."""
     path, size = Path(name).expanduser(), data.image_size
     try:
-        with Image.open(path) as file:
-            grey = np.asarray(file.convert("L"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to refuse a file
+        with open_image(path) as file:
+            grey = np.asarray(to_grey(file))
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as a mask ({error}): give a whole PNG, the bird white.") from None
     if grey.shape != (size, size):
         height, width = grey.shape

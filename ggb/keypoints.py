@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from common.data.geometry import fit, framed, upright
+from common.data.geometry import UNREADABLE, centre_crop, fit, framed, open_image, upright
 from common.data.poses import FRAME, JOINTS, NAMED
 from common.data.readers.fashion_csv import write_joints
 from common.data.readers.fashion_names import flat
 from common.data.records import Records
-from common.data.store import UNREADABLE, unreadable
+from common.data.store import unreadable
 from common.errors import UserError
 from common.files import file_hash, whole, write_whole
 from common.tasks.job import Job
@@ -88,10 +87,9 @@ def own_photos(folder: str) -> dict[str, Path]:
 
 def read_photo(path: Path, framing: str = "") -> Tensor:
     """3,256,256 in [0, 1]: the middle of the photo, cut as test images are. framing: Records.framing."""
-    with Image.open(path) as file:
+    with open_image(path) as file:
         photo = fit(framed(upright(file), framing), FRAME)
-    left, top = ((side - FRAME + 1) // 2 for side in photo.size)
-    pixels = np.asarray(photo.crop((left, top, left + FRAME, top + FRAME)))
+    pixels = centre_crop(np.asarray(photo), FRAME)
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
 
 

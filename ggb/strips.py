@@ -5,7 +5,7 @@ it. H, W sides of an image.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.data.geometry import UNREADABLE, open_image, to_grey, to_rgb
 from common.data.poses import FRAME
 from common.data.readers.fashion_names import parse, view
-from common.data.store import UNREADABLE
 from common.errors import UserError, choose
 
 ENDINGS = (".png", ".jpg")
@@ -140,7 +140,7 @@ def batches(results: Sequence[Result], size: int) -> Iterator[dict[str, Tensor]]
 
 def loaded(result: Result) -> dict[str, Tensor]:
     """The images of one result, uint8: 3,H,W each; mask 1,H,W in {0, 1}."""
-    pixels = {role: decoded(path, "L" if role == "mask" else "RGB") for role, path in result.files.items()}
+    pixels = {role: decoded(path, to_grey if role == "mask" else to_rgb) for role, path in result.files.items()}
     if strip := result.strip:
         whole, path = pixels["drawn"], result.files["drawn"]
         wanted = (FRAME, strip.number * strip.width)
@@ -156,10 +156,10 @@ def loaded(result: Result) -> dict[str, Tensor]:
     return {role: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for role, image in pixels.items()}
 
 
-def decoded(path: Path, mode: str) -> np.ndarray:
+def decoded(path: Path, convert: Callable[[Image.Image], Image.Image]) -> np.ndarray:
     """H,W,3 or H,W uint8."""
     try:
-        with Image.open(path) as file:
-            return np.array(file.convert(mode))
+        with open_image(path) as file:
+            return np.array(convert(file))
     except UNREADABLE as error:
         raise UserError(f"The image {path} cannot be read ({error}): put a whole copy there.") from error

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.data.geometry import fit
+from common.data.geometry import centre_crop, fit, open_image, to_rgb
 from common.data.module import ImageData
 from common.data.records import Sample
 from common.gan import paired_noise
@@ -138,11 +138,10 @@ class EditProxies:
         records, size, found = self.data.records, self.data.image_size, []
         assert records.read_mask is not None
         for row in rows.tolist():
-            with Image.open(records.images[row]) as photo:
-                mask = records.read_mask(records.masks[row], np.asarray(photo.convert("RGB")))
+            with open_image(records.images[row]) as photo:
+                mask = records.read_mask(records.masks[row], np.asarray(to_rgb(photo)))
             small = np.asarray(fit(Image.fromarray(mask * 255), self.data.load_size)) >= 128
-            top, left = ((side - size + 1) // 2 for side in small.shape)
-            found.append(torch.from_numpy(small[top : top + size, left : left + size].copy()))
+            found.append(torch.from_numpy(centre_crop(small, size).copy()))
         return torch.stack(found)[:, None].float()
 
     def compute(self, drawn: Features | None) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ SIMGAN, Sec. 2.1 of the paper leaves the draw open; another class always, as Ree
 """
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from common.data.records import Records
 from common.errors import UserError
+from common.files import composed, read_text
 
 COLUMNS = (
     "pair_id",
@@ -104,28 +106,27 @@ def write_csv(pairs: Pairs, records: Records, path: Path) -> None:
 
 def read_csv(path: Path, records: Records) -> Pairs:
     """The pairs of a file, checked against the records. Raises UserError with the line for each disagreement."""
-    rows = {key: row for row, key in enumerate(records.keys)}
+    rows = {composed(key): row for row, key in enumerate(records.keys)}
     caption_counts(records)
     columns: list[tuple[int, ...]] = []
     texts: list[str] = []
     seen: set[int] = set()
+    if not Path(path).exists():
+        raise UserError(f"there is no file of pairs at {path}: correct the path, or leave pairs= out to have one made.")
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise UserError(f"{path} is not a file of pairs: its first line must be {','.join(COLUMNS)}.")
-            for line in reader:
-                where = f"{path}, line {reader.line_num}"
-                numbers = _numbers(line, records, rows, where)
-                if numbers[0] in seen:
-                    raise UserError(f"{where}: pair_id {numbers[0]} was there before: number the pairs differently.")
-                seen.add(numbers[0])
-                columns.append(numbers)
-                texts.append(line["target_text"])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"The file of pairs {path} cannot be read ({error}): delete it to have it made anew."
-        ) from error
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise UserError(f"{path} is not a file of pairs: its first line must be {','.join(COLUMNS)}.")
+        for line in reader:
+            where = f"{path}, line {reader.line_num}"
+            numbers = _numbers(line, records, rows, where)
+            if numbers[0] in seen:
+                raise UserError(f"{where}: pair_id {numbers[0]} was there before: number the pairs differently.")
+            seen.add(numbers[0])
+            columns.append(numbers)
+            texts.append(line["target_text"])
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read as pairs ({error}): delete it to have it made anew.") from error
     if not columns:
         raise UserError(f"{path} holds no pair: delete it to have it made anew.")
     ids, own, k, other, j = np.array(columns, np.int64).T
@@ -141,7 +142,7 @@ def _numbers(line: dict[str, str], records: Records, rows: dict[str, int], where
         ("image", "class", "own_caption_idx"),
         ("target_image", "target_class", "target_caption_idx"),
     ):
-        key, text = line[name], line[index]
+        key, text = composed(line[name]), line[index]
         if key not in rows:
             raise UserError(
                 f"{where}: there is no image {key!r} among the {len(records)} of {records.name} in {records.root}: "

@@ -1,12 +1,28 @@
-"""How images are cut, in whole pixels: the same rule for the store and for any photo."""
+"""How photos and masks are opened and cut, in whole pixels: the same rule for the store and for any photo."""
+
+import io
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor
 
 from common.data.poses import FRAME
+from common.errors import UserError
+from common.files import regular
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 FRAMINGS = ("pad", "squeeze")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
+ORIENTATION = 0x0112  # of EXIF
+TURNS = {  # EXIF's orientation -> what makes the photo upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def square_about(box: np.ndarray, width: int, height: int) -> Box:
@@ -32,9 +48,77 @@ def fit(image: Image.Image, side: int) -> Image.Image:
     return image.resize(fitted(*image.size, side), Image.Resampling.BILINEAR)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """A photo as a viewer shows it: turned by its EXIF orientation, in RGB."""
-    return ImageOps.exif_transpose(image).convert("RGB")
+def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The window of size,size in the middle of H,W or H,W,C; where it cannot be in the middle, the later of the two."""
+    top, left = ((side - size + 1) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + size, left : left + size]
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """A photo or mask whose header is read; its pixels are not yet. One of UNREADABLE for what is none."""
+    regular(path)
+    try:
+        return Image.open(path)
+    except Image.UnidentifiedImageError:  # also what Pillow says of a JPEG whose EXIF gives its resolution in bytes
+        with open(path, "rb") as file:
+            content = file.read()
+        if not content.startswith(b"\xff\xd8") or (at := content.find(b"Exif\0\0", 0, 1 << 16)) < 4:
+            raise
+        image = Image.open(io.BytesIO(content[:at] + b"exif" + content[at + 4 :]))
+        image.info["exif"] = content[at : at - 2 + int.from_bytes(content[at - 2 : at])]
+        return image
+
+
+def upright(image: Image.Image, background: str = "white") -> Image.Image:
+    """A photo as a viewer shows it: turned by its EXIF orientation, in RGB, on the background where transparent."""
+    turn = TURNS.get(orientation(image))
+    rgb = to_rgb(image, background)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 = upright. It is read alone: cameras and programs write fields that nobody can read."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a block that is cut or no EXIF at all: Pillow raises what its parser stumbles over
+        return 1
+    found = int.from_bytes(found, "little") if isinstance(found, bytes) else found
+    return found if isinstance(found, int) and found in TURNS else 1
+
+
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """RGB as stored. Where it is transparent the background shows, not the colours that lie hidden there."""
+    image = in_bytes(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, ImageColor.getrgb(background))
+    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Mode L, as masks are read: black where transparent."""
+    image = in_bytes(image)
+    return to_rgb(image, "black").convert("L") if image.has_transparency_data else image.convert("L")
+
+
+def in_bytes(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow's own conversion cuts at 255, as the nearest of 8 bits; others as they are."""
+    if image.mode == "F":
+        raise ValueError("its pixels are numbers with a point, not colours")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(((np.asarray(image).astype(np.int64).clip(0, 65535) + 128) // 257).astype(np.uint8))
+
+
+def check_colour(background: str) -> str:
+    """The background, if it is a colour. UserError else."""
+    try:
+        ImageColor.getrgb(background)
+    except ValueError:
+        raise UserError(
+            f"data.background={background} is no colour: choose white, black, grey, or one such as '#7f7f7f'."
+        ) from None
+    return background
 
 
 def framed(photo: Image.Image, framing: str) -> Image.Image:

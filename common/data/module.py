@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from common.data.edit_pairs import Pairs, caption_counts
-from common.data.geometry import fit, upright
+from common.data.geometry import centre_crop, check_colour, fit, upright
 from common.data.pose_pairs import pairs_of
 from common.data.poses import flipped, in_window
 from common.data.records import Records, Sample
@@ -166,8 +167,9 @@ class ImageData(LightningDataModule):
     load_ratio: the shorter side is resized to round(S * load_ratio) and S windows are cut from that (76/64: Reed et al.
     2016, StackGAN). reads: which of READS the model needs; `row` and `label` are always given, no pixel is touched
     without "image" or "mask"; with "target" an epoch visits pairs of one person in two poses, with "joints" the poses
-    come too. bbox_crop: the square about the bird first (StackGAN, AttnGAN). allow_missing: unreadable images are left
-    out instead of refused. store: folder for the image store, else beside the data.
+    come too. bbox_crop: the square about the bird first (StackGAN, AttnGAN). background: a colour, behind what is
+    transparent in a photo. allow_missing: unreadable images are left out instead of refused. store: folder for the
+    image store, None = beside the data, or spare_store where that cannot be written.
     """
 
     def __init__(
@@ -182,10 +184,12 @@ class ImageData(LightningDataModule):
         flip: bool = True,
         rotate_deg: float = 0.0,
         bbox_crop: bool = False,
+        background: str = "white",
         allow_missing: bool = False,
         workers: int = 0,
         seed: int = 0,
         store: str | Path | None = None,
+        spare_store: str | Path = "artifacts/stores",
     ) -> None:
         super().__init__()
         if unknown := sorted(set(reads) - set(READS)):
@@ -198,11 +202,12 @@ class ImageData(LightningDataModule):
         self.load_size = max(image_size, round(image_size * load_ratio))
         self.reads, self.train_split, self.flip, self.rotate_deg = tuple(reads), train_split, flip, rotate_deg
         self.bbox_crop, self.allow_missing, self.workers, self.seed = bbox_crop, allow_missing, workers, seed
-        self.store_folder = Path(store) if store else None
+        self.background = check_colour(background)
+        self.store_folder, self.spare_store = Path(store) if store else None, spare_store
 
     @cached_property
     def records(self) -> Records:
-        return self.dataset.read()
+        return replace(self.dataset.read(), background=self.background)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -217,6 +222,7 @@ class ImageData(LightningDataModule):
             bbox_crop=self.bbox_crop,
             masks="mask" in self.reads,
             folder=self.store_folder,
+            spare=self.spare_store,
             workers=self.workers,
             allow_missing=self.allow_missing,
         )
@@ -301,9 +307,8 @@ class ImageData(LightningDataModule):
 
     def crop_photo(self, image: Image.Image) -> Tensor:
         """Any photo by the test-time geometry: 1,3,S,S in [-1, 1]."""
-        photo = np.asarray(fit(upright(image), self.load_size))
-        top, left = ((side - self.image_size + 1) // 2 for side in photo.shape[:2])
-        window = photo[top : top + self.image_size, left : left + self.image_size]
+        photo = np.asarray(fit(upright(image, self.background), self.load_size))
+        window = centre_crop(photo, self.image_size)
         return prepare({"image": torch.from_numpy(window.copy())[None]})["image"]
 
     def move(self, batch: dict[str, Tensor], device: torch.device | str) -> Sample:

@@ -62,6 +62,7 @@ class Records:
     identities: np.ndarray | None = None  # N int64: photos of one show the same person in the same clothes
     pose_pairs: dict[str, np.ndarray] = field(default_factory=dict)  # "train", "val", "test": P,2 rows: source, target
     framing: str = ""  # how each photo is made 256x256 before all else, one of geometry.FRAMINGS; "" = it is as it is
+    background: str = "white"  # a colour, behind what is transparent in a photo
     mirrored: bool = False  # each training pair is seen twice an epoch: as it is, and with both photos mirrored
     procedural: bool = False  # drawn by common/data/procedural
     expected: int = 0  # how many images the complete dataset has
@@ -85,6 +86,7 @@ class Records:
         """
         columns: dict[str, Any] = {"keys": self.keys, "labels": self.labels, "classes": self.classes}
         columns |= {"test": self.test, "framing": self.framing, "mirrored": self.mirrored, "boxes": self.boxes}
+        columns["background"] = self.background
         if "caption" in reads:
             columns["captions"] = self.captions
         if "attributes" in reads:

@@ -26,7 +26,17 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from common.data.geometry import Box, fitted, framed, square_about, upright
+from common.data.geometry import (
+    UNREADABLE,
+    Box,
+    fitted,
+    framed,
+    open_image,
+    orientation,
+    square_about,
+    to_rgb,
+    upright,
+)
 from common.data.poses import FRAME
 from common.data.records import MaskReader, Records
 from common.errors import UserError
@@ -35,10 +45,9 @@ from common.processes import end_with
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the format and of the geometry: part of the hash
+VERSION = 2  # of the format, of the geometry and of how colours are read: part of the hash
 CHUNK = 32  # images decoded between two lines of the journal
 FEW = 64  # below this many images starting processes costs more than it saves
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class _Work:
     read_mask: MaskReader | None
     turn: bool  # obey EXIF; not in a dataset with boxes, which are given in the pixels as stored
     framing: str  # Records.framing
+    background: str  # Records.background
     allow_missing: bool
 
     def run(self, items: list[_Item]) -> dict[int, str]:
@@ -88,8 +98,9 @@ class _Work:
 
     def decode(self, item: _Item) -> tuple[np.ndarray, np.ndarray]:
         """The image H,W,3 as it lies in the store, and the whole photo for the reader of its mask."""
-        with Image.open(item.image) as file:
-            photo = framed(upright(file) if self.turn else file.convert("RGB"), self.framing)
+        with open_image(item.image) as file:
+            rgb = upright(file, self.background) if self.turn else to_rgb(file, self.background)
+        photo = framed(rgb, self.framing)
         small = photo.crop(item.crop).resize((item.width, item.height), Image.Resampling.BILINEAR)
         return np.asarray(small), np.asarray(photo)
 
@@ -155,20 +166,23 @@ class ImageStore:
         masks: bool,
         folder: Path | None,
         workers: int,
+        spare: str | Path = "artifacts/stores",
         allow_missing: bool = False,
     ) -> "ImageStore":
         """The store of these records in `folder`/<name>: opened when it is there, else built by `workers` processes.
 
         side: shorter side of the images in the store. bbox_crop: `square_about` each box first. folder None: .store
-        beside the data, or artifacts/stores where that cannot be written.
+        beside the data, or the spare folder where that cannot be written.
         Raises UserError for an image that cannot be read (unless allow_missing: then `ok` is False there), for a mask
         that does not fit, and for a folder that cannot be written or is full.
         """
         name = store_name(records, side=side, bbox_crop=bbox_crop, masks=masks)
-        final = Path(folder or _home(records.root, name)) / name
+        final = Path(folder or _home(records.root, name, Path(spare))) / name
+        elsewhere = "choose another folder with data.store=PATH"
         try:
             if not final.exists():
-                with locked(final):  # another process may be at it: wait, then use its work
+                # another process may be at it: wait, then use its work
+                with locked(final, f"make {final.parent} a folder that can be written, or {elsewhere}"):
                     if not final.exists():
                         _build(records, side, bbox_crop, masks, final, workers, allow_missing)
         except BrokenProcessPool as error:
@@ -180,7 +194,7 @@ class ImageStore:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise UserError(
                 f"The image store {final} cannot be written ({error.strerror or error}): "
-                f"{'free space there' if full else 'make the folder writable'} or choose another with data.store=PATH."
+                f"{'free space there' if full else 'make the folder writable'}, or {elsewhere}."
             ) from error
         store = cls.open(final)
         if store.bad and not allow_missing:
@@ -220,7 +234,7 @@ def store_name(records: Records, *, side: int, bbox_crop: bool, masks: bool) -> 
     if masks and not records.masks:
         raise UserError(f"{records.name} in {records.root} has no masks: add them, or choose a model that needs none.")
     digest = hashlib.sha256(repr((VERSION, side, bbox_crop, masks, records.boxes is None)).encode())
-    digest.update(records.framing.encode())
+    digest.update(f"{records.framing} {records.background}".encode())
     if bbox_crop and records.boxes is not None:
         digest.update(np.ascontiguousarray(records.boxes, np.float32).tobytes())
     for paths in (records.images, records.masks if masks else ()):
@@ -238,16 +252,21 @@ def _stamp(path: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _home(root: Path, name: str) -> Path:
-    beside, here = root / ".store", Path("artifacts/stores").absolute()
+def _home(root: Path, name: str, spare: Path) -> Path:
+    """Beside the data where that can be written, else the spare folder."""
+    beside = root / ".store"
     if (beside / name).exists():
         return beside
     target = beside if beside.exists() else root
     # a folder without a single write bit is read-only on purpose, also for root, whom os.access lets pass
-    if target.stat().st_mode & 0o222 and os.access(target, os.W_OK):
-        return beside
-    log.info("%s cannot be written: the image store goes to %s", root, here)
-    return here
+    if target.is_dir() and target.stat().st_mode & 0o222 and os.access(target, os.W_OK):
+        try:
+            beside.mkdir(exist_ok=True)
+            return beside
+        except OSError:
+            pass  # a share that says one thing and does another
+    log.warning("%s cannot be written: the image store goes to %s (data.store=PATH: elsewhere)", target, spare)
+    return spare.absolute()
 
 
 def _plan(records: Records, side: int, bbox_crop: bool, masks: bool) -> tuple[list[_Item], np.ndarray, dict[int, str]]:
@@ -256,9 +275,9 @@ def _plan(records: Records, side: int, bbox_crop: bool, masks: bool) -> tuple[li
 
     def measure(row: int) -> tuple[Box | None, tuple[int, int]] | str:
         try:
-            with Image.open(records.images[row]) as image:
+            with open_image(records.images[row]) as image:
                 width, height = image.size
-                if turn and image.getexif().get(0x0112) in (5, 6, 7, 8):  # orientations that swap the sides
+                if turn and orientation(image) in (5, 6, 7, 8):  # which swap the sides
                     width, height = height, width
         except UNREADABLE as error:
             return unreadable(records.images[row], error)
@@ -303,9 +322,11 @@ def _build(
     done = _resume(partial, meta, {"images.u8": 3 * pixels, "masks.u8": pixels if masks else 0})
     left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
     _check_space(partial, sum(item.height * item.width for chunk in left.values() for item in chunk) * (3 + masks))
-    work = _Work(partial, records.read_mask, records.boxes is None, records.framing, allow_missing)
+    look = records.boxes is None, records.framing, records.background
+    work = _Work(partial, records.read_mask, *look, allow_missing)
 
-    log.info("building the image store %s: %d images, %.2f GiB", final, len(items), pixels * (3 + masks) / 2**30)
+    told = (final, len(items), pixels * (3 + masks) / 2**30)
+    log.info("building the image store %s (data.store=PATH: elsewhere): %d images, %.2f GiB", *told)
     with open(partial / "journal", "a") as journal, _progress(len(items)) as progress:
         task = progress.add_task("decoding images once", total=len(items))
         progress.advance(task, sum(len(chunks[number]) for number in done))

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from common.data.geometry import fitted, square_about
+from common.data.geometry import centre_crop, fitted, square_about
 from common.data.procedural.colours import NAMES, distance, nearest
 from common.data.records import Records
 from common.errors import UserError
@@ -167,9 +167,7 @@ class ColourMatch:
             assert self.records.boxes is not None
             parts = parts.crop(square_about(self.records.boxes[row], *parts.size))
         load_size = max(size, round(size * self.load_ratio))
-        whole = np.asarray(parts.resize(fitted(*parts.size, load_size), Image.Resampling.NEAREST))
-        top, left = ((side - size + 1) // 2 for side in whole.shape)
-        return whole[top : top + size, left : left + size]
+        return centre_crop(np.asarray(parts.resize(fitted(*parts.size, load_size), Image.Resampling.NEAREST)), size)
 
     def compute(self) -> dict[str, float]:
         """colour_match over all (image, named part), colour_match_<part> for each part that was named, n of them.

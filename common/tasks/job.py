@@ -44,10 +44,10 @@ def load_data(cfg: Config) -> "ImageData":
 
     spec = cfg["data"]
     root = Path(spec.get("root") or cfg["paths"]["data"]).expanduser()
-    store = spec["store"]
+    store, spare = spec["store"], Path(cfg["paths"]["artifacts"]) / "stores"
     if choose("data.source", spec["source"], ("real", "procedural")) == "procedural":
         root = procedural_root(cfg)
-        store = store or str(Path(cfg["paths"]["artifacts"]) / "stores")
+        store = store or spare
     reader = build(
         spec["reader"],
         root=str(root),
@@ -56,8 +56,10 @@ def load_data(cfg: Config) -> "ImageData":
         masks="mask" in spec["reads"],
         attributes="attributes" in spec["reads"],
     )
-    own = "image_size batch_size load_ratio reads train_split flip rotate_deg bbox_crop allow_missing workers".split()
-    return ImageData(dataset=reader, seed=cfg["seed"], store=store, **{key: spec[key] for key in own})
+    own = "image_size batch_size load_ratio reads train_split flip rotate_deg bbox_crop background".split()
+    own += ["allow_missing", "workers"]
+    settings = {key: spec[key] for key in own} | {"store": store, "spare_store": spare}
+    return ImageData(dataset=reader, seed=cfg["seed"], shrink=cfg.get("prerequisite", False), **settings)
 
 
 def procedural_root(cfg: Config) -> Path:

@@ -454,7 +454,7 @@ def test_wrong_pair_file_is_a_sentence(root, tmp_path, line, sentence):
 
 
 def test_absent_or_foreign_pair_file_is_a_sentence(root, tmp_path):
-    with pytest.raises(UserError, match=r"cannot be read"):
+    with pytest.raises(UserError, match=r"there is no file of pairs"):
         read_csv(tmp_path / "none.csv", Tiny(root).read())
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"not a file of pairs"):

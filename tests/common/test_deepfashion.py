@@ -328,7 +328,7 @@ def test_bad_lines_are_a_sentence_with_their_number(tmp_path: Path):
         (f"{stranger}: {[1] * 17}: {[1] * 18}", f"line {rows} gives {stranger} 17 y and 18 x, not 18 each"),
         (f"{stranger}: {[1] * 19}: {[1] * 19}", "19 y and 19 x"),
         (f"{stranger}: {[1] * 18}", r"is not `name: \[18 y\]"),
-        (f"{stranger}: {[1.5] * 18}: nothing", "whole numbers"),
+        (f"{stranger}: {[1.5] * 18}: nothing", "in numbers"),
         (f"photo.jpg: {[1] * 18}: {[1] * 18}", "'photo.jpg', which is no name"),
         (f"{stranger}: {[1] * 18}: {[1] * 18}", "/01_7_additional has key points .* and is absent, as are 0 more"),
         (f"{flat(keys[0])}: {[1] * 18}: {[1] * 18}", "other key points .* than an earlier line"),

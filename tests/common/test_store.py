@@ -282,7 +282,7 @@ def test_full_disk_is_a_sentence_and_leaves_no_store(tmp_path):
     process.start()
     process.join(20)
     os.close(write)
-    assert "free space there or choose another with data.store=PATH" in os.read(read, 1000).decode()
+    assert "free space there, or choose another folder with data.store=PATH" in os.read(read, 1000).decode()
     assert not [path for path in (tmp_path / "stores").iterdir() if path.is_dir() and path.suffix != ".partial"]
 
 
@@ -302,6 +302,28 @@ def test_store_goes_beside_the_data_unless_that_is_read_only(tmp_path, monkeypat
     records.root.chmod(0o555)
     (records.root / ".store").chmod(0o555)
     assert build(records, None).folder.parent == records.root / ".store"  # it is there: nothing needs writing
+
+
+def test_where_the_store_lies_is_said_with_the_key_that_moves_it(tmp_path, caplog):
+    records = photos(tmp_path / "data", 2)
+    with caplog.at_level(logging.INFO):
+        folder = build(records, None).folder
+    assert f"{folder} (data.store=PATH" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        build(records, None)
+    assert caplog.text == ""  # it is there
+
+
+@pytest.mark.parametrize("odd", ["file", "read-only"])
+def test_a_store_goes_to_the_spare_folder_where_it_cannot_lie_beside_the_data(tmp_path, caplog, odd):
+    records = photos(tmp_path / "data", 2)
+    beside = records.root / ".store"
+    beside.touch() if odd == "file" else beside.mkdir(0o555)
+    store = build(records, None, spare=tmp_path / "spare")
+    assert store.folder.parent == tmp_path / "spare"
+    assert f"{beside} cannot be written" in caplog.text
+    assert "data.store=PATH" in caplog.text
 
 
 def test_unwritable_folder_is_a_sentence(tmp_path):

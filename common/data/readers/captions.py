@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.data.readers.old_formats import decode_char, read_pickle, read_t7
-from common.data.readers.presence import Archive, Dataset, Part
+from common.data.readers.presence import Archive, Dataset, Part, entries
 from common.data.readers.splits import read_keys
 from common.data.records import Records
 from common.errors import UserError
+from common.files import read_text
 
 PLACES = {  # in the order in which "auto" tries them
     "cvpr2016": ("cvpr2016_{reed}/text_c10",),
@@ -106,10 +107,9 @@ def split_folders(bases: Sequence[Path], kind: str) -> list[Path]:
     return [base / name for name in names for base in bases]
 
 
-def read_sentences(file: Path) -> tuple[str, ...]:
-    """The lines of a caption file that hold a word. Stray bytes, which some files have, become spaces."""
-    text = file.read_bytes().decode("utf-8-sig", "replace").replace("\ufffd", " ")
-    return tuple(line.strip() for line in text.split("\n") if WORD.search(line))
+def read_sentences(file: Path, stray: str | None = " ") -> tuple[str, ...]:
+    """The lines of a caption file that hold a word. stray: see `read_text`; some published files have such bytes."""
+    return tuple(line.strip() for line in read_text(file, stray).split("\n") if WORD.search(line))
 
 
 def _names(kind: str, source: str) -> Iterable[str]:
@@ -124,9 +124,9 @@ def _places(bases: Sequence[Path], kind: str, source: str) -> list[Path]:
 def _files(folder: Path, images: Mapping[str, int]) -> dict[str, Path]:
     """Image name -> its caption file in one of the folder's class folders; refuses a file under another class."""
     files = {}
-    for class_dir in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+    for class_dir in (entry.name for entry in entries(folder) if entry.is_dir() and entry.name[0] != "."):
         number = re.search(r"\d+", class_dir)
-        for entry in os.scandir(folder / class_dir):
+        for entry in entries(folder / class_dir):
             name, suffix = os.path.splitext(entry.name)
             if suffix not in (".txt", ".t7") or name not in images:
                 continue

@@ -7,10 +7,11 @@ import numpy as np
 
 from common.data.readers.captions import CHOICES, caption_archives, captions_part, split_folders, with_captions
 from common.data.readers.masks import read_votes, with_masks
-from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, present
+from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, nested, present
 from common.data.readers.splits import find_split
 from common.data.records import Records
 from common.errors import UserError
+from common.files import open_file, read_text
 
 IMAGES, CLASSES, ATTRIBUTES, TRAIN, TEST = 11_788, 200, 312, 8_855, 2_933
 BLOCK = 1 << 22  # bytes of attribute labels parsed at a time
@@ -81,7 +82,7 @@ CALTECH = Dataset(
 class CUB(DatasetReader):
     """Caltech-UCSD Birds 200-2011: 11,788 photos of 200 species with boxes, masks, 312 attributes and ten captions.
 
-    Under root, or root/birds, or with root the folder CUB_200_2011 itself:
+    Under root, or root/birds, or up to three folders deeper, or with root the folder CUB_200_2011 itself:
         CUB_200_2011/images.txt                  "<image id> <class_dir>/<name>.jpg", ids from 1
                      image_class_labels.txt      "<image id> <class id>"
                      classes.txt                 "<class id> <class_dir>"
@@ -108,7 +109,8 @@ class CUB(DatasetReader):
         bases = tuple(dict.fromkeys((folder.parent, self.root, self.root / "birds")))
         procedural = is_procedural((folder, *bases))
         keys, labels, classes = _lists(folder, procedural)
-        found = present(folder / "images", [f"{key}.jpg" for key in keys])
+        places = present(folder / "images", [f"{key}.jpg" for key in keys])
+        found = np.array([place is not None for place in places], bool)
         expected = len(keys) if procedural else IMAGES
         notes = CALTECH.count(
             found, "images", folder / "images", names=keys, expected=expected, allow_missing=self.allow_missing
@@ -124,7 +126,7 @@ class CUB(DatasetReader):
             name=CALTECH.name,
             root=folder,
             keys=keys,
-            images=tuple(folder / "images" / f"{key}.jpg" for key in keys),
+            images=tuple(place or folder / "images" for place in places),
             labels=labels,
             classes=classes,
             test=test,
@@ -149,17 +151,21 @@ class CUB(DatasetReader):
         )
 
     def find(self) -> Path:
-        for place in PLACES:
-            if (self.root / place).is_dir():
-                return self.root / place
-        if (self.root / "images.txt").is_file():
-            return self.root
+        if folder := _home(self.root):
+            return folder
         CALTECH.refuse_absent(self.root, PLACES)
 
     @classmethod
     def folders(cls, root: Path) -> list[Path]:
-        inside = [root.parent] if (root / "images.txt").is_file() else []  # root is the folder CUB_200_2011
-        return [root, root / "birds", *inside]
+        beside = [home.parent] if (home := _home(root)) else []
+        return list(dict.fromkeys((root, root / "birds", *beside)))
+
+
+def _home(root: Path) -> Path | None:
+    """The folder CUB_200_2011: where it belongs, or deeper."""
+    known = [root / place for place in PLACES if (root / place).is_dir()]
+    whole = next((folder for folder in known if (folder / "images.txt").is_file()), None)
+    return whole or nested(root, "images.txt", "classes.txt") or next(iter(known), None)
 
 
 def _lists(folder: Path, procedural: bool) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...]]:
@@ -224,7 +230,7 @@ def _attribute_names(folders: Sequence[Path], procedural: bool) -> tuple[str, ..
 
 def _table(path: Path, fields: int, count: int | None = None) -> list[tuple[int, list[str]]]:
     """(line, fields) of the ids 1 to count in that order. Refuses a cut line and an id absent or there twice."""
-    text = CALTECH.need(path).read_text(encoding="utf-8-sig", errors="replace")
+    text = read_text(CALTECH.need(path), stray="?")
     rows: dict[int, tuple[int, list[str]]] = {}
     for line, row in enumerate(text.splitlines(), 1):
         number, *rest = row.split() or [""]
@@ -251,7 +257,7 @@ def read_attribute_labels(path: Path, images: int, attributes: int) -> tuple[np.
     is_present, certainty = np.zeros((2, images * attributes), np.uint8)
     line_of = np.zeros(images * attributes, np.int32)  # 1-based line of each label, 0 = none yet
     done = 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(BLOCK):
             block = (block + file.readline()).rstrip(b"\n") + b"\n"
             values, bad = _first_four(np.frombuffer(block, np.uint8))

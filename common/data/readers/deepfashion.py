@@ -26,6 +26,7 @@ from common.data.readers.fashion_photos import HIGHRES_WAYS, INSHOP, PARTS, TREE
 from common.data.readers.presence import DatasetReader, Part, is_procedural
 from common.data.records import Records
 from common.errors import UserError, choose
+from common.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ class DeepFashion(DatasetReader):
             listed: dict[str, set[str]] = {}
             for part in PARTS:
                 path = INSHOP.need(folder / f"{part}.lst", "the repository of PATN")
-                lines = enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split(), 1)
+                lines = enumerate(read_text(path).split(), 1)
                 listed[part] = {_key(name, path, line) for line, name in lines}
                 self._refuse_absent(sorted(listed[part] - set(keys)), "is listed in", path)
             return listed["test"]
@@ -328,7 +329,7 @@ def _partition(folder: Path) -> dict[str, str]:
     if path is None:
         return {}
     status: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     for line, text in enumerate(lines[2:], 3):  # after the count and the names of the columns
         fields = text.split()
         if fields and (len(fields) != 3 or fields[2] not in ("train", "query", "gallery")):

@@ -2,11 +2,14 @@
 
     fasion-annotation-{train,test}.csv    name:keypoints_y:keypoints_x, then `name: [y0, ..., y17]: [x0, ..., x17]`
     fasion-pairs-{train,test}.csv         from,to, then two names a line
-Other stems: fasion-resize- (PATN), fashion-resize- (ADGAN), fashion- (GFLA). A negative coordinate is missing.
+Other stems: fasion-resize- (PATN), fashion-resize- (ADGAN), fashion- (GFLA). A negative coordinate is missing;
+one with a point is in the nearest pixel.
 """
 
 import csv
+import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from common.data.pose_pairs import Pair
 from common.data.poses import FRAME, JOINTS
 from common.data.readers.fashion_names import group, parse
 from common.errors import UserError, choose
+from common.files import read_text
 
 FRAMES = ("auto", "256", "crop176", "squeeze176")
 HEADER = "name:keypoints_y:keypoints_x"
@@ -37,7 +41,7 @@ def read_joints(
     choose("data.annotation_frame", frame, FRAMES)
     found: dict[str, np.ndarray] = {}
     for path in paths:
-        for line, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+        for line, text in enumerate(read_text(path).splitlines(), 1):
             if line == 1:
                 if text.strip() != HEADER:
                     raise UserError(f"{path} is not a file of key points: its first line must be {HEADER}.")
@@ -52,16 +56,18 @@ def read_joints(
 
 
 def _joints(text: str, where: str, key_of: Callable[[str], str | None]) -> tuple[str, np.ndarray]:
-    """A line's key and its 18,2 integers as they are."""
+    """A line's key and its 18,2 float64 as they are."""
     name, *fields = text.split(":")
     if (key := key_of(name)) is None:
         raise UserError(f"{where} is about {name[:80]!r}, which is no name of a DeepFashion photo: {AGAIN}.")
     try:
         y, x = (json.loads(field) for field in fields)
         counts = (len(y), len(x))
-        points = np.array([x, y], dtype=np.int64).T if counts == (len(JOINTS), len(JOINTS)) else None
+        if any(type(value) not in (int, float) or not math.isfinite(value) for value in (*y, *x)):
+            raise ValueError("true, null, a text")
+        points = np.array([x, y], np.float64).T if counts == (len(JOINTS), len(JOINTS)) else None
     except (ValueError, TypeError, OverflowError):
-        raise UserError(f"{where} is not `name: [18 y]: [18 x]` in whole numbers ({text[:80]!r}): {AGAIN}.") from None
+        raise UserError(f"{where} is not `name: [18 y]: [18 x]` in numbers ({text[:80]!r}): {AGAIN}.") from None
     if points is None:
         raise UserError(
             f"{where} gives {name.strip()} {counts[0]} y and {counts[1]} x, not {len(JOINTS)} each: {AGAIN}."
@@ -70,9 +76,10 @@ def _joints(text: str, where: str, key_of: Callable[[str], str | None]) -> tuple
 
 
 def _framed(joints: np.ndarray, frame: str) -> np.ndarray:
-    """18,2 of a file -> the frame of 256x256. What lies outside the frame of the file is missing."""
+    """18,2 of a file -> the frame of 256x256, in the nearest pixels. What lies outside the file's frame is missing."""
     size = np.array((FRAME if frame == "256" else NARROW, FRAME))
     missing = np.any((joints < 0) | (joints >= size), axis=1, keepdims=True)
+    joints = np.rint(joints).astype(np.int64).clip(max=size - 1)
     x = joints[:, 0]
     if frame == "crop176":
         x = x + (FRAME - NARROW) // 2
@@ -90,13 +97,12 @@ def write_joints(path: Path, joints: Mapping[str, np.ndarray]) -> None:
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs of a file, by key. UserError: a line that is none, and one with two people or one photo twice."""
     pairs = []
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.reader(file)
-        if [cell.strip() for cell in next(rows, [])] != ["from", "to"]:
-            raise UserError(f"{path} is not a file of pairs: its first line must be from,to.")
-        for row in rows:
-            if row:
-                pairs.append(pair_of(row, f"{path} line {rows.line_num}", AGAIN))
+    rows = csv.reader(io.StringIO(read_text(path), newline=""))
+    if [cell.strip() for cell in next(rows, [])] != ["from", "to"]:
+        raise UserError(f"{path} is not a file of pairs: its first line must be from,to.")
+    for row in rows:
+        if row:
+            pairs.append(pair_of(row, f"{path} line {rows.line_num}", AGAIN))
     return pairs
 
 

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
-from common.data.geometry import FRAMINGS
+from common.data.geometry import FRAMINGS, UNREADABLE, open_image
 from common.data.poses import FRAME
 from common.data.readers import fashion_names as names
-from common.data.readers.presence import Dataset
+from common.data.readers.presence import Dataset, files_below, nested
 from common.errors import UserError
 
 INSHOP = Dataset(
@@ -45,6 +43,21 @@ def locate(root: Path, *, split: str, highres: str) -> Place:
     highres: how to make those 256x256, one of HIGHRES_WAYS; refuse is a UserError.
     """
     homes = [root / place for place in PLACES]
+    if place := _locate(homes, split, highres):
+        return place
+    trees = (*TREES, *HIGHRES, *PARTS, *PG2_PARTS)
+    if place := _locate([deeper for tree in trees if (deeper := nested(root, tree))], split, highres):
+        return place
+    if split == "pg2":
+        raise UserError(
+            f"{root} has no {'/'.join((PG2_HOME[0], PG2_PARTS[0]))}: data.split=pg2 reads the photos that PG2's "
+            "authors give out, data.split=disjoint needs only the data set's own."
+        )
+    INSHOP.refuse_absent(root, [f"{place}/{TREES[0]}" for place in PLACES[:2]])
+
+
+def _locate(homes: Sequence[Path], split: str, highres: str) -> Place | None:
+    """The first of these folders that holds photos that the split is of."""
     for home in homes if split != "pg2" else ():
         if tree := _tree(home, TREES):
             return Place(home, (tree,))
@@ -65,12 +78,7 @@ def locate(root: Path, *, split: str, highres: str) -> Place:
             if not _first_name(test):
                 raise UserError(f"{test} has no photos, {train} has: unpack PG2's photos for testing beside them.")
             return Place(home, (train, test), pg2=True)
-    if split == "pg2":
-        raise UserError(
-            f"{root} has no {'/'.join((PG2_HOME[0], PG2_PARTS[0]))}: data.split=pg2 reads the photos that PG2's "
-            "authors give out, data.split=disjoint needs only the data set's own."
-        )
-    INSHOP.refuse_absent(root, [f"{place}/{TREES[0]}" for place in PLACES[:2]])
+    return None
 
 
 def _tree(home: Path, trees: Sequence[str]) -> Path | None:
@@ -91,18 +99,16 @@ def photos(tops: Sequence[Path]) -> tuple[dict[str, Path], tuple[str, ...]]:
     strange: list[Path] = []
     for top in tops:
         spelt: dict[str, str] = {}  # spelling -> the first name in it
-        for place, _, files in os.walk(top):
-            for name in files:
-                if not name.endswith(ENDINGS):
-                    continue
-                path = Path(place, name)
-                key = names.parse(str(path.relative_to(top)))
-                if key is None:
-                    strange.append(path)
-                    continue
-                spelt.setdefault(names.spelling(name), name)
-                if found.setdefault(key, path) != path:
-                    raise UserError(f"{found[key]} and {path} are names of the same photo: keep one of them.")
+        for path in files_below(top) if top.is_dir() else ():
+            if path.suffix not in ENDINGS:
+                continue
+            key = names.parse(str(path.relative_to(top)))
+            if key is None:
+                strange.append(path)
+                continue
+            spelt.setdefault(names.spelling(path.name), path.name)
+            if found.setdefault(key, path) != path:
+                raise UserError(f"{found[key]} and {path} are names of the same photo: keep one of them.")
         if len(spelt) > 1:
             mixed = " and ".join(sorted(spelt.values()))
             raise UserError(f"{top} has names of both spellings, {mixed}: keep the photos of one source.")
@@ -114,9 +120,9 @@ def check_sizes(paths: Sequence[Path], framing: str, procedural: bool) -> None:
     """Refuses photos of another size, by the headers of a few of them; the others are seen when they are decoded."""
     for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
         try:
-            with Image.open(path) as photo:
+            with open_image(path) as photo:
                 width, height = photo.size
-        except OSError:
+        except UNREADABLE:
             continue  # the store says so, or leaves it out
         if framing and width >= height:
             raise UserError(f"{path} is {width}x{height}, no high-resolution photo of 750x1101: move them to Img/img.")

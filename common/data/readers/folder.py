@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import io
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,12 +11,16 @@ import numpy as np
 
 from common.data.readers.captions import WORD, read_sentences
 from common.data.readers.masks import read_votes, with_masks
-from common.data.readers.presence import Dataset, DatasetReader
+from common.data.readers.presence import Dataset, DatasetReader, files_below, nested
 from common.data.records import Records
 from common.errors import UserError
+from common.files import composed, read_text
 
 OWN = Dataset("data=folder", "folder", "images", "", "", "add what is absent")
 SUFFIXES = (".jpg", ".jpeg", ".png")
+DELIMITERS = (",", ";", "\t", "|")
+TEXTS = {"caption", "captions", "text", "sentence", "comment", "description", "class", "label", "category", "species"}
+HEADINGS = TEXTS | {"image", "images", "image_name", "image_id", "file", "file_name", "filename", "path", "photo"}
 FEWEST = 4  # images: two to train on and two to test on
 
 
@@ -23,7 +29,7 @@ class Folder(DatasetReader):
 
     root/images/**/*.jpg, .jpeg or .png
          captions.csv        "<image>,<caption>" a row, as many rows for an image as it has captions; <image> as below
-                             root/images, with or without its ending; a first row "image,caption" is a heading
+                             root/images, with or without its ending; see `read_rows` for what else is understood
                              else <image>.txt beside each image, a caption a line
          labels.csv          "<image>,<class>" a row; else the sub-folder that an image lies in is its class
          masks/<image>.png   grey, of the image's size, foreground >= 128
@@ -43,8 +49,8 @@ class Folder(DatasetReader):
     lacks = ("attributes",)
 
     def read(self) -> Records:
-        paths = self._images()
-        captions, notes = self._captions(paths) if self.captions == "auto" else ({}, ())
+        paths, texts = self._files()
+        captions, notes = self._captions(paths, texts) if self.captions == "auto" else ({}, ())
         if self.captions == "auto":
             found = np.array([key in captions for key in paths])
             notes += OWN.count(
@@ -90,36 +96,38 @@ class Folder(DatasetReader):
         """The folder of the images. UserError where there is none."""
         folder = self.root / "images"
         if not folder.is_dir():
+            deeper = nested(self.root, "images")
+            where = f"data.root={deeper} has it" if deeper else "data.root=FOLDER names the folder that holds it"
             raise UserError(
-                f"{folder} is not there: data.root=FOLDER names the folder that holds images/ and captions.csv, and "
-                "preset=toy or data.source=procedural draws birds instead."
+                f"{folder} is not there: {where}, with captions.csv beside it, and preset=toy or "
+                "data.source=procedural with data=cub draws birds instead."
             )
         return folder
 
-    def _images(self) -> dict[str, Path]:
-        """Key -> path, in the order of the keys."""
-        folder = self.find()
-        paths: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-                key = path.relative_to(folder).with_suffix("").as_posix()
-                if key in paths:
-                    raise UserError(f"{paths[key]} and {path.name} have one name, which captions go by: rename one.")
-                paths[key] = path
-        return dict(sorted(paths.items()))
+    def _files(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Key -> image, in the order of the keys, and key -> the text beside it."""
+        folder, images, texts = self.find(), dict[str, Path](), dict[str, Path]()
+        for path in files_below(folder):
+            key, suffix = composed(path.relative_to(folder).with_suffix("").as_posix()), path.suffix.lower()
+            if suffix == ".txt":
+                texts[key] = path
+            elif suffix in SUFFIXES and images.setdefault(key, path) != path:
+                raise UserError(f"{images[key]} and {path.name} have one name, which captions go by: rename one.")
+        return dict(sorted(images.items())), texts
 
-    def _captions(self, paths: dict[str, Path]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-        """Captions of each key that has any, and a note on what was skipped."""
+    def _captions(
+        self, paths: dict[str, Path], texts: dict[str, Path]
+    ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """Captions of each key that has any, and a note on what was skipped. texts: key -> the text beside it."""
         file = self.root / "captions.csv"
-        if file.is_file():
+        if file.exists():
             rows, notes = self._rows(file, paths)
             captions: dict[str, tuple[str, ...]] = {}
             for _, key, text in rows:
                 if WORD.search(text):
                     captions[key] = (*captions.get(key, ()), text)
             return captions, notes
-        texts = {key: path.with_suffix(".txt") for key, path in paths.items()}
-        captions = {key: read_sentences(text) for key, text in texts.items() if text.is_file()}
+        captions = {key: read_sentences(texts[key], stray=None) for key in paths if key in texts}
         if not captions:
             raise UserError(
                 f'there is no {file} and no <image>.txt beside an image: write "<image>,<caption>" rows, or '
@@ -139,7 +147,7 @@ class Folder(DatasetReader):
         """The class of each key, and a note if there are no classes."""
         file = self.root / "labels.csv"
         names = {key: key.rpartition("/")[0] or "images" for key in keys}
-        if file.is_file():
+        if file.exists():
             rows, _ = self._rows(file, names, skip=True)
             lines: dict[str, int] = {}
             for line, key, name in rows:
@@ -157,34 +165,74 @@ class Folder(DatasetReader):
     def _rows(
         self, file: Path, keys: Collection[str], skip: bool = False
     ) -> tuple[list[tuple[int, str, str]], tuple[str, ...]]:
-        """(line, key, text) of the rows "<image>,<text>" of a CSV file; skip: pass over images that are not in keys."""
+        """(line, key, text) of the rows of a table; skip: pass over images that are not in keys."""
         rows, strangers = [], 0
-        with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-            reader = csv.reader(lines)
-            try:
-                for cells in reader:
-                    if not cells or (reader.line_num == 1 and cells[0].strip().lower() == "image"):
-                        continue
-                    if len(cells) != 2:
-                        raise UserError(
-                            f"{file} line {reader.line_num} has {len(cells)} columns, not image and text: put a text "
-                            "with a comma in double quotes."
-                        )
-                    key = cells[0].strip().replace("\\", "/").removeprefix("images/")
-                    stem, dot, ending = key.rpartition(".")
-                    key = stem if dot + ending.lower() in SUFFIXES else key
-                    if key in keys:
-                        rows.append((reader.line_num, key, cells[1].strip()))
-                    elif skip or self.allow_missing:
-                        strangers += 1
-                    else:
-                        raise UserError(
-                            f"{file} line {reader.line_num} is about {cells[0]}, which is not in {self.root}/images: "
-                            "add the image, or data.allow_missing=true passes over it."
-                        )
-            except csv.Error as error:
-                raise UserError(f"{file} line {reader.line_num} is not CSV ({error}): save it as CSV again.") from error
+        for line, image, text in read_rows(file, keys):
+            if (key := key_of(image)) in keys:
+                rows.append((line, key, text))
+            elif skip or self.allow_missing:
+                strangers += 1
+            else:
+                raise UserError(
+                    f"{file} line {line} is about {image}, which is not in {self.root}/images: add the image, or "
+                    "data.allow_missing=true passes over it."
+                )
         return rows, (f"{strangers:,} rows of {file.name} are about images that are not there",) if strangers else ()
+
+
+def key_of(image: str) -> str:
+    """The key of an image as a table names it: below images/, with or without that and an ending."""
+    name = composed(image.strip()).replace("\\", "/").removeprefix("./").removeprefix("images/")
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot + ending.lower() in SUFFIXES else name
+
+
+def read_rows(file: Path, keys: Collection[str]) -> list[tuple[int, str, str]]:
+    """(line, image, text) of a table. keys: of the images that are there.
+
+    Columns are parted by commas, semicolons, tabs or bars, with or without blanks after them, whichever lets most rows
+    name an image. A first row with one of HEADINGS is a heading. Of more than two columns the one with the images is
+    told by them, the one with the text by its heading, or by being the only one that does not number rows.
+    UserError: a row of another length, columns that cannot be told apart.
+    """
+    content = read_text(file)
+    tables = [_parse(file, content, delimiter) for delimiter in DELIMITERS]
+    hits = [sum(any(key_of(cell) in keys for cell in cells) for _, cells in rows) for rows in tables]
+    rows = tables[int(np.argmax(hits))]
+    if not rows:
+        return []
+    heading = [cell.lower() for cell in rows[0][1]]
+    if HEADINGS.isdisjoint(heading) or any(key_of(cell) in keys for cell in rows[0][1]):
+        heading = []
+    width = len(heading) or Counter(len(cells) for _, cells in rows).most_common(1)[0][0]
+    for line, cells in rows:
+        if len(cells) != width or width < 2:
+            wanted = f"{width} as the others" if width > 2 else "image and text"
+            raise UserError(
+                f"{file} line {line} has {len(cells)} columns, not {wanted}: put a text with a comma in double quotes."
+            )
+    rows = rows[bool(heading) :]
+    place = int(np.argmax([sum(key_of(cells[column]) in keys for _, cells in rows) for column in range(width)]))
+    others = [column for column in range(width) if column != place]
+    if named := [column for column in others if heading and heading[column] in TEXTS]:
+        others = named
+    elif width > 2:
+        others = [column for column in others if not all(cells[column].isdecimal() for _, cells in rows)]
+    if len(others) != 1:
+        raise UserError(
+            f"{file} has {width} columns and which one holds the text is not certain: leave image and text alone, or "
+            "begin with a row that names them image and caption (or class)."
+        )
+    return [(line, cells[place], cells[others[0]]) for line, cells in rows]
+
+
+def _parse(file: Path, content: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """(line, cells) of the rows that are not empty."""
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t")
+    try:
+        return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise UserError(f"{file} line {reader.line_num} is not CSV ({error}): save it as CSV again.") from error
 
 
 def _test(keys: tuple[str, ...], labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

@@ -5,7 +5,7 @@ travels to worker processes by name.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from common.data.geometry import UNREADABLE, open_image, to_grey, to_rgb
 from common.data.readers.presence import Dataset, present
 from common.data.records import MaskReader, Records
 from common.errors import UserError
@@ -43,11 +44,12 @@ def with_masks(
         if needed:
             dataset.need(folders[0], origin)
         return records
-    found = present(folder, names)
+    places = present(folder, names)
+    found = np.array([place is not None for place in places], bool)
     if not needed and not found.all():
         return replace(records, notes=(*records.notes, f"{found.sum():,} of {len(found):,} masks found, none used"))
     notes = dataset.count(found, "masks", folder, names=names, expected=len(records), allow_missing=allow_missing)
-    paths = tuple(folder / name for name, kept in zip(names, found, strict=True) if kept)
+    paths = tuple(place for place in places if place is not None)
     records = records.take(np.flatnonzero(found))
     return replace(records, masks=paths, read_mask=reader, notes=records.notes + notes)
 
@@ -58,7 +60,7 @@ def read_votes(path: Path, photo: np.ndarray) -> np.ndarray:
     CUB stores the votes of five annotators as 0, 51, 102, 153, 204, 255, where this is 3 votes or more; a mask saved as
     0/255 or with a palette comes out right too, as the file is taken to mode L first.
     """
-    grey = np.asarray(_open(path, "L"))
+    grey = np.asarray(_open(path, to_grey))
     if grey.shape != photo.shape[:2]:
         raise UserError(
             f"{path} is {grey.shape[1]}x{grey.shape[0]} but its image is {photo.shape[1]}x{photo.shape[0]}: "
@@ -69,7 +71,7 @@ def read_votes(path: Path, photo: np.ndarray) -> np.ndarray:
 
 def read_segmim(path: Path, photo: np.ndarray) -> np.ndarray:
     """The flower of an Oxford-102 segmim image; all ones, with a warning, where no flower can be told from it."""
-    cutout = _open(path, "RGB")
+    cutout = _open(path, to_rgb)
     if cutout.size != photo.shape[1::-1]:
         cutout = cutout.resize(photo.shape[1::-1], Image.Resampling.NEAREST)
     mask = segmim_foreground(np.asarray(cutout), photo)
@@ -97,9 +99,9 @@ def segmim_foreground(cutout: np.ndarray, photo: np.ndarray) -> np.ndarray | Non
     return foreground.astype(np.uint8) if 0.01 <= foreground.mean() <= 0.995 else None
 
 
-def _open(path: Path, mode: str) -> Image.Image:
+def _open(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with open_image(path) as image:
+            return convert(image)
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a readable mask ({error}): copy or unpack it again.") from error

@@ -21,6 +21,7 @@ import numpy as np
 from numpy._core import multiarray
 
 from common.errors import UserError
+from common.files import open_file
 
 # ---- pickles
 
@@ -49,7 +50,8 @@ class _Unpickler(pickle.Unpickler):
 
 def read_pickle(path: Path) -> Any:
     """The lists, strings and numbers of a pickle; UserError for anything else, or for a damaged file."""
-    data = path.read_bytes()
+    with open_file(path) as file:
+        data = file.read()
     if not data.startswith(b"\x80"):  # protocol 0 is text, and git's autocrlf turns its line ends into CRLF
         data = data.replace(b"\r\n", b"\n")
     try:
@@ -72,7 +74,8 @@ LONGEST = 201  # rows of a `char` matrix: a caption is cut there
 def read_t7(path: Path) -> Any:
     """The object in a .t7 file: float, int, bool, str, None, dict (table) or numpy array (tensor or storage)."""
     try:
-        return _Torch7(path.read_bytes()).object()
+        with open_file(path) as file:
+            return _Torch7(file.read()).object()
     except _Damaged as error:
         raise UserError(f"{path} is not a readable .t7 file ({error}): copy or unpack it again.") from None
 

@@ -7,10 +7,11 @@ from scipy.io import loadmat
 
 from common.data.readers.captions import CHOICES, caption_archives, captions_part, split_folders, with_captions
 from common.data.readers.masks import read_segmim, with_masks
-from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, present
+from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, nested, present
 from common.data.readers.splits import find_split
 from common.data.records import Records
 from common.errors import UserError
+from common.files import open_file
 
 IMAGES, CLASSES, TEST = 8_189, 102, 1_155
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -65,7 +66,7 @@ VGG = Dataset(
 class Oxford102(DatasetReader):
     """Oxford 102 Category Flowers: 8,189 photos of 102 species with segmentations and ten captions each.
 
-    Under root/oxford102, root/flowers-102, root/flowers, or root itself:
+    Under root/oxford102, root/flowers-102, root/flowers, or root itself, or up to three folders deeper:
         jpg/image_00001.jpg ... image_08189.jpg          RGB, shorter side about 500 (102flowers.tgz)
         imagelabels.mat                                  `labels` 1,8189, 1 to 102
         segmim/segmim_00001.jpg ...                      the flower on blue (102segmentations.tgz)
@@ -91,7 +92,8 @@ class Oxford102(DatasetReader):
         procedural = is_procedural(bases)
         labels = _labels(VGG.need(folder / "imagelabels.mat"), procedural)
         keys = tuple(f"image_{number:05d}" for number in range(1, len(labels) + 1))
-        found = present(folder / "jpg", [f"{key}.jpg" for key in keys])
+        places = present(folder / "jpg", [f"{key}.jpg" for key in keys])
+        found = np.array([place is not None for place in places], bool)
         notes = VGG.count(
             found, "images", folder / "jpg", names=keys, expected=len(keys), allow_missing=self.allow_missing
         )
@@ -114,7 +116,7 @@ class Oxford102(DatasetReader):
             name=VGG.name,
             root=folder,
             keys=keys,
-            images=tuple(folder / "jpg" / f"{key}.jpg" for key in keys),
+            images=tuple(place or folder / "jpg" for place in places),
             labels=labels,
             classes=tuple(f"class_{number:05d}" for number in range(1, int(labels.max()) + 2)),
             test=test,
@@ -146,14 +148,19 @@ class Oxford102(DatasetReader):
 
 
 def _home(root: Path) -> Path | None:
+    """The folder of jpg/: where it belongs, or deeper."""
     folders = (*(root / place for place in PLACES), root)
-    return next((f for f in folders if (f / "jpg").is_dir() or (f / "imagelabels.mat").is_file()), None)
+    known = next((f for f in folders if (f / "jpg").is_dir() or (f / "imagelabels.mat").is_file()), None)
+    return known or nested(root, "jpg", "imagelabels.mat")
 
 
 def _labels(path: Path, procedural: bool) -> np.ndarray:
     """N int64, 0-based."""
     try:
-        labels = loadmat(path)["labels"].astype(np.int64).ravel() - 1
+        with open_file(path) as file:
+            labels = loadmat(file)["labels"].astype(np.int64).ravel() - 1
+    except UserError:
+        raise
     except Exception as error:  # a cut or foreign file: scipy raises what its parser stumbles over
         raise UserError(f"{path} is not the labels of Oxford-102 ({error!r}): download it again.") from error
     if not labels.size or labels.min() < 0 or labels.max() >= CLASSES:

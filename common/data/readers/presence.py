@@ -1,7 +1,8 @@
 """What a data set is, how much of it is there, and what is said of what is not: one sentence with the ways on."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -10,6 +11,11 @@ import numpy as np
 
 from common.data.records import Records
 from common.errors import UserError, choose
+from common.files import composed
+
+log = logging.getLogger(__name__)
+
+LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")  # of macOS, Windows, a NAS
 
 
 @dataclass(frozen=True)
@@ -161,9 +167,60 @@ def is_procedural(folders: Sequence[Path]) -> bool:
     return any((folder / "procedural.json").is_file() for folder in folders)
 
 
-def present(folder: Path, names: Sequence[str]) -> np.ndarray:
-    """Which paths exist under a folder, N bool; one listing for each sub-folder, not one look for each file."""
-    parts = [name.rpartition("/") for name in names]
-    subs = {sub for sub, _, _ in parts}
-    listed = {sub: set(os.listdir(folder / sub)) if (folder / sub).is_dir() else set() for sub in subs}
-    return np.array([name in listed[sub] for sub, _, name in parts], dtype=bool)
+def present(folder: Path, names: Sequence[str]) -> list[Path | None]:
+    """Where the files of these names lie below a folder, however their letters are composed; None = absent. One listing
+    for each sub-folder, not one look for each file."""
+    listings: dict[str, dict[str, Path]] = {}
+
+    def listing(sub: str) -> dict[str, Path]:
+        if sub not in listings:
+            above, _, name = sub.rpartition("/")
+            place = listing(above).get(composed(name)) if sub else folder
+            listings[sub] = {composed(e.name): Path(e.path) for e in entries(place)} if place and place.is_dir() else {}
+        return listings[sub]
+
+    return [listing(sub).get(composed(name)) for sub, _, name in (name.rpartition("/") for name in names)]
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name. UserError for one that cannot be listed."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed ({error.strerror}): make it a folder that you may read.") from None
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder in the order of their folders; links to folders are followed.
+
+    What systems and editors leave (names that begin with a dot, and LITTER) is passed over, which is logged once.
+    UserError for a link to a folder that it lies in, which has no end.
+    """
+    litter: list[str] = []
+    yield from _files_below(folder, (), litter)
+    if litter:
+        log.info("%s: %d files and folders are passed over, such as %s", folder, len(litter), litter[0])
+
+
+def _files_below(folder: Path, above: tuple[tuple[int, int], ...], litter: list[str]) -> Iterator[Path]:
+    found = folder.stat()
+    if (place := (found.st_dev, found.st_ino)) in above:
+        raise UserError(f"{folder} is a link to a folder that it lies in: remove the link.")
+    for entry in entries(folder):
+        if entry.name.startswith(".") or entry.name in LITTER:
+            litter.append(entry.path)
+        elif entry.is_dir():
+            yield from _files_below(Path(entry.path), (*above, place), litter)
+        else:
+            yield Path(entry.path)
+
+
+def nested(root: Path, *holding: str) -> Path | None:
+    """The first of root and the folders up to three levels below that holds all of these: archives are often unpacked
+    once too deep."""
+    level = [root]
+    for _ in range(4):
+        if found := next((f for f in level if all((f / name).exists() for name in holding)), None):
+            return found
+        level = [Path(e.path) for f in level if f.is_dir() for e in entries(f) if e.name[0] != "." and e.is_dir()]
+    return None

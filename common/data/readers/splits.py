@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
+from common.files import read_text
 
 REMEDY = "take the split files of one distribution"
 
@@ -51,7 +52,7 @@ def _pickled_classes(file: Path, images: Mapping[str, int]) -> frozenset[int]:
 def _listed_classes(file: Path) -> frozenset[int]:
     """Class numbers of lines such as "001.Black_footed_Albatross", "class_00001" or "1"."""
     classes = set()
-    for row, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+    for row, line in enumerate(read_text(file, stray="?").splitlines(), 1):
         if line.strip():
             number = re.search(r"\d+", line)
             if number is None:
