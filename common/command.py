@@ -20,8 +20,8 @@ from common.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 # what a needed network takes over from the command that asked for it
-FORWARDED = """data preset data.source data.allow_missing data.captions data.root data.store data.split data.highres
-data.files""".split()
+FORWARDED = """data preset data.source data.allow_missing data.captions data.background data.root data.store data.split
+data.highres data.files""".split()
 # numbers that 0 is too small for
 FROM_ONE = """image_size batch_size devices num_nodes accumulate checkpoint_every keep_every grid_every
 log_every_n_steps pairs_per_image splits""".split()

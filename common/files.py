@@ -4,18 +4,22 @@ import codecs
 import errno
 import hashlib
 import json
+import logging
 import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from filelock import FileLock
 
 from common.errors import UserError
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 MARKS = {  # what a text begins with -> its encoding; the longest first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -99,6 +103,20 @@ def cached(path: str | Path, make: Callable[[Path], object]) -> Path:
                 with whole(path) as part:
                     make(part)
     return path
+
+
+def read_cached(path: str | Path, make: Callable[[Path], object], read: Callable[[Path], T]) -> T:
+    """What `read` makes of a cached file. One that it cannot read, cut by a kill or a full disk, is made anew, once."""
+    path = cached(path, make)
+    try:
+        return read(path)
+    except Exception as error:  # whatever a cut file makes a parser stumble over
+        log.warning("%s cannot be read (%s) and is made anew", path, error)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} is cut or damaged and cannot be replaced ({error.strerror}): delete it.") from None
+    return read(cached(path, make))
 
 
 def sha256(content: str | bytes) -> str:

@@ -24,7 +24,7 @@ from common.config import as_list
 from common.data.module import ImageData
 from common.data.records import Records
 from common.errors import UserError, choose
-from common.files import cached, write_whole
+from common.files import read_cached, write_whole
 from common.pictures import save, sheet
 from common.tasks.job import Job
 from finegan.denoise import Cleaned, fit
@@ -165,7 +165,7 @@ def image_features(data: ImageData, encoder: ImageClassifier | Colours, folder: 
     """N,F float32 of the whole crops squashed to S,S (Sec. 4.4), NaN where an image cannot be read. Kept in `folder`
     under the names of store and weights."""
     path = folder / f"features-{data.store.folder.name}-{data.image_size}-{encoder.hash}.npy"
-    return np.load(cached(path, lambda part: np.save(part, compute(data, encoder))), allow_pickle=False)
+    return read_cached(path, lambda part: np.save(part, compute(data, encoder)), np.load)
 
 
 @torch.no_grad()

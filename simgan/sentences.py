@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.data.records import Records
-from common.files import sha256, whole
+from common.files import read_cached, sha256
 from simgan.vse import TextEncoder
 
 log = logging.getLogger(__name__)
@@ -21,14 +21,18 @@ def sentence_table(encoder: TextEncoder, records: Records, cache: str | Path | N
     texts = [sentence for captions in records.captions for sentence in captions]
     counts = [len(captions) for captions in records.captions]
     digest = sha256("\n".join([encoder.hash, *records.keys, *texts]))[:8]
-    path = None if cache is None else Path(cache) / f"phi_{records.name}_{digest}.pt"
-    if path is not None and path.is_file():
-        return torch.load(path, weights_only=True)["phi"]
-    flat = encoder.encode(texts).cpu()
-    table = torch.zeros(len(records), max(counts), flat.shape[1])
-    table[torch.arange(table.shape[1])[None] < torch.tensor(counts)[:, None]] = flat
-    if path is not None:
-        with whole(path) as part:
-            torch.save({"names": list(records.keys), "texts": texts, "phi": table}, part)
-        log.info("encoded %d sentences into %s", len(texts), path)
-    return table
+
+    def encode() -> Tensor:
+        flat = encoder.encode(texts).cpu()
+        table = torch.zeros(len(records), max(counts), flat.shape[1])
+        table[torch.arange(table.shape[1])[None] < torch.tensor(counts)[:, None]] = flat
+        return table
+
+    def make(part: Path) -> None:
+        torch.save({"names": list(records.keys), "texts": texts, "phi": encode()}, part)
+        log.info("encoded %d sentences for %s", len(texts), cache)
+
+    if cache is None:
+        return encode()
+    path = Path(cache) / f"phi_{records.name}_{digest}.pt"
+    return read_cached(path, make, lambda whole: torch.load(whole, weights_only=True)["phi"])

@@ -169,7 +169,8 @@ class ImageData(LightningDataModule):
     without "image" or "mask"; with "target" an epoch visits pairs of one person in two poses, with "joints" the poses
     come too. bbox_crop: the square about the bird first (StackGAN, AttnGAN). background: a colour, behind what is
     transparent in a photo. allow_missing: unreadable images are left out instead of refused. store: folder for the
-    image store, None = beside the data, or spare_store where that cannot be written.
+    image store, None = beside the data, or spare_store where that cannot be written. shrink: of fewer images than
+    batch_size a batch has all, instead of a UserError; so it is for a network that another one needs.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class ImageData(LightningDataModule):
         seed: int = 0,
         store: str | Path | None = None,
         spare_store: str | Path = "artifacts/stores",
+        shrink: bool = False,
     ) -> None:
         super().__init__()
         if unknown := sorted(set(reads) - set(READS)):
@@ -203,6 +205,7 @@ class ImageData(LightningDataModule):
         self.reads, self.train_split, self.flip, self.rotate_deg = tuple(reads), train_split, flip, rotate_deg
         self.bbox_crop, self.allow_missing, self.workers, self.seed = bbox_crop, allow_missing, workers, seed
         self.background = check_colour(background)
+        self.shrink = shrink
         self.store_folder, self.spare_store = Path(store) if store else None, spare_store
 
     @cached_property
@@ -246,15 +249,14 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Batches of an EpochPlan. Without a Trainer call loader.batch_sampler.set_epoch(epoch) before each epoch."""
         rank, world = self._rank()
-        draws: dict[str, Any] = {"batch_size": self.batch_size, "seed": self.seed, "flip": self.flip}
-        draws |= {"rank": rank, "world": world}
+        draws: dict[str, Any] = {"seed": self.seed, "flip": self.flip, "rank": rank, "world": world}
         if "target" in self.reads:
             pairs = self.pose_pairs("train")
-            self._check(len(pairs), "pairs of photos", world)
+            draws["batch_size"] = self._batch(len(pairs), "pairs of photos", world)
             plan: EpochPlan = PairPlan(pairs=pairs, mirrored=self.records.mirrored, **draws)
         else:
             rows, labels = self.rows(self.train_split), self.records.labels
-            self._check(len(rows), "images", world)
+            draws["batch_size"] = self._batch(len(rows), "images", world)
             captions = self._captions(rows) if "caption" in self.reads else None
             plan = EpochPlan(rows=rows, labels=labels, captions=captions, rotate_deg=self.rotate_deg, **draws)
         return Loader(self._windows(self.reads), plan, self.workers, self._batches_done)
@@ -350,19 +352,22 @@ class ImageData(LightningDataModule):
         batches = [{name: column[i : i + size] for name, column in draws.items()} for i in starts]
         return Loader(windows, batches, self.workers)
 
-    def _check(self, count: int, what: str, world: int) -> None:
+    def _batch(self, count: int, what: str, world: int) -> int:
+        """How many of `count` are in a batch of all ranks."""
         if self.batch_size % world:
             nearest = max(world, self.batch_size // world * world)
             raise UserError(
                 f"data.batch_size={self.batch_size} is of all processes together and cannot be divided among {world}: "
                 f"set data.batch_size={nearest}, say."
             )
-        if count < self.batch_size:
+        size = min(self.batch_size, count // world * world) if self.shrink else self.batch_size
+        if count < max(size, 1):
             raise UserError(
                 f"There are {count} {what} in the {self.train_split} split of {self.name}, fewer than "
                 f"data.batch_size={self.batch_size}: set data.batch_size={count} or less, or add images to "
                 f"{self.records.root}."
             )
+        return size
 
     def _captions(self, rows: np.ndarray) -> np.ndarray:
         """How many captions each image has, where sentences of another class can be drawn."""

@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.data.geometry import (
     UNREADABLE,
@@ -42,6 +40,7 @@ from common.data.records import MaskReader, Records
 from common.errors import UserError
 from common.files import locked
 from common.processes import end_with
+from common.progress import bar
 
 log = logging.getLogger(__name__)
 
@@ -327,8 +326,9 @@ def _build(
 
     told = (final, len(items), pixels * (3 + masks) / 2**30)
     log.info("building the image store %s (data.store=PATH: elsewhere): %d images, %.2f GiB", *told)
-    with open(partial / "journal", "a") as journal, _progress(len(items)) as progress:
-        task = progress.add_task("decoding images once", total=len(items))
+    silent = len(items) < FEW or not sys.stderr.isatty()
+    with open(partial / "journal", "a") as journal, bar(transient=True, disable=silent) as progress:
+        task = progress.add_task("decoding images once", total=len(items), numbers="images")
         progress.advance(task, sum(len(chunks[number]) for number in done))
         for number, found in _decode(work, left, workers if len(items) >= FEW else 0):
             done[number] = found
@@ -371,12 +371,6 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"it needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free")
-
-
-def _progress(total: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=total < FEW or not console.is_terminal)
 
 
 def _decode(work: _Work, left: dict[int, list[_Item]], workers: int) -> Iterator[tuple[int, dict[int, str]]]:

@@ -18,7 +18,7 @@ from common.data.module import ImageData
 from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_mask
 from common.data.records import Sample
 from common.errors import UserError, choose
-from common.files import cached, short_hash
+from common.files import cached, read_cached, short_hash
 from common.gan import GANModule
 from common.metrics.colour_match import ColourMatch
 from common.metrics.extractors import (
@@ -161,7 +161,8 @@ def real_features(extractor: Extractor, data: ImageData, folder: Path, batch_siz
         found = extract(extractor, (to_uint8(data.move(batch, device)["image"]) for batch in loader))
         torch.save({name: getattr(found, name) for name in Features.__dataclass_fields__}, part)
 
-    return Features(**torch.load(cached(path, embed), weights_only=True))[torch.from_numpy(place)]
+    found = read_cached(path, embed, lambda whole: Features(**torch.load(whole, weights_only=True)))
+    return found[torch.from_numpy(place)]
 
 
 def evaluate(

@@ -35,7 +35,7 @@ def artifact(need: Config, asked: list[str]) -> Path:
     """The artifact of a needed network or job; made now when it is absent, once even if two runs ask at a time."""
     if need.get("unless_weights") and (weights := find_weights(need["unless_weights"])) is not None:
         return weights
-    cfg = composed_need(need, asked)
+    cfg = composed_need(need, asked) | {"prerequisite": True}
     if "prepare" in need:
         return run_job(cfg)
     cfg["hash"] = short_hash(identity(cfg))

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from common.errors import UserError, choose
-from common.files import cached, file_hash, locked, sha256, short_hash, whole, write_whole
+from common.files import cached, file_hash, locked, read_cached, sha256, short_hash, whole, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -120,3 +121,21 @@ def test_a_value_that_is_not_known_is_refused_with_the_nearest() -> None:
         choose("trainer.compile", "fals", ("auto", False, None))
     with pytest.raises(UserError, match=r"space=\['a'\] is not known"):
         choose("space", ["a"], {"phi": 1, "image": 2})
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100])
+def test_a_cache_that_was_cut_is_made_anew(tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture) -> None:
+    table, made = np.arange(100.0), []
+
+    def make(part: Path) -> None:
+        made.append(part)
+        np.save(part, table)
+
+    path = tmp_path / "table.npy"
+    for _ in range(2):
+        assert np.array_equal(read_cached(path, make, np.load), table)
+    assert len(made) == 1
+    path.write_bytes(path.read_bytes()[:kept])
+    assert np.array_equal(read_cached(path, make, np.load), table)
+    assert len(made) == 2
+    assert f"{path} cannot be read" in caplog.text
