@@ -258,20 +258,20 @@ def judged(
 
     shuffle: see `score`. Without metrics.allow_few FID and IS of few images are withheld.
     """
-    subset = options["kid_subset_size"]
+    subset, splits = options["kid_subset_size"], min(options["splits"], *map(len, (fake, *also.values())))
     values, labels = score(
         real,
         fake,
         reference=reference,
         pixels=options["pixels"],
-        splits=options["splits"],
+        splits=splits,
         kid_subset=subset if subset <= min(len(real), len(fake)) else None,
         kid_subsets=options["kid_subsets"],
         shuffle=shuffle,
         allow_few=True,
     )
     for names, features in also.items():
-        found = inception_score(features.logits, splits=options["splits"], seed=SEED if shuffle else None)
+        found = inception_score(features.logits, splits=splits, seed=SEED if shuffle else None)
         values |= {metric_key(name, fake.extractor): value for name, value in zip(names, found, strict=True)}
     numbers: Numbers = {**values}
     protocol = asdict(labels)

@@ -209,9 +209,9 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = SEED
 
 
 def usual_subset(*counts: int) -> int:
-    """Images in a KID subset: 1,000, or 500 below 2,000 images, or half of what there is below 1,000."""
+    """Images in a KID subset: 1,000, 500 below 2,000 images, or half of what there is below 1,000, two at least."""
     n = min(counts)
-    return next((size for size in (1000, 500) if n >= 2 * size), n // 2)
+    return next((size for size in (1000, 500) if n >= 2 * size), max(n // 2, 2))
 
 
 def kernel_distance(

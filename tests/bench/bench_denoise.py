@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from finegan.denoise import fit
-from finegan.planted import mean_of, plant
+from tests.bench.synthetic_noise import mean_of, plant
 from tests.bench.timing import Row, alternate, now
 
 # name, what is planted, the least precision and share kept

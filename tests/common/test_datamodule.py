@@ -12,8 +12,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from common.data.edit_pairs import make_pairs, other_class, read_csv, write_csv
 from common.data.module import EpochPlan, ImageData, rotate
+from common.data.readers.folder import Folder
 from common.data.records import Records
 from common.errors import UserError
+from tests.worlds.layouts import make_folder
 
 SIZE = 16  # image_size; the store's shorter side is round(16 * 76 / 64) = 19
 
@@ -459,3 +461,18 @@ def test_absent_or_foreign_pair_file_is_a_sentence(root, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"not a file of pairs"):
         read_csv(tmp_path / "other.csv", Tiny(root).read())
+
+
+@pytest.mark.parametrize(("wanted", "world", "found"), [(64, 1, 10), (64, 4, 8), (4, 1, 4)])
+def test_a_needed_networks_batch_is_cut_to_the_images_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, world: int, found: int
+) -> None:
+    make_folder(tmp_path / "own", {str(i): (f"bird {i}",) for i in range(12)})
+    settings = {"image_size": 8, "batch_size": wanted, "reads": ("caption",)}
+    data = ImageData(dataset=Folder(root=tmp_path / "own"), shrink=True, **settings)  # type: ignore[arg-type]
+    monkeypatch.setattr(data, "_rank", lambda: (0, world))
+    loader = data.train_dataloader()
+    assert [len(batch["row"]) for batch in loader] == [found // world] * (10 // found)
+    if wanted > 10:
+        with pytest.raises(UserError, match=r"data\.batch_size=64: set data\.batch_size=10 or less"):
+            ImageData(dataset=Folder(root=tmp_path / "own"), **settings).train_dataloader()  # type: ignore[arg-type]

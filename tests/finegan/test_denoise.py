@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finegan.denoise import NEITHER, Settings, clean_one, deal, fit, judge, plain, read_cleaned, refit, vote
-from finegan.planted import mean_of, plant
+from tests.bench.synthetic_noise import mean_of, plant
 from tests.worlds.layouts import refusal
 
 SMALL = {"hypotheses": 6, "top": 3, "rounds": 2, "pca": 16}
