@@ -56,7 +56,10 @@ class SIMGAN(Exported):
     }
 
     KIND = "simgan"
-    SERVED = ("phi_dim", "phi_norm", "ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "ca_dim", "ca_bias")
+    SERVED = (
+        *("phi_dim", "phi_norm", "ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "image_skip"),
+        *("ca_dim", "ca_bias"),
+    )
     TRAINED = ("image_size", "share_generators", "ndf", "d_max", "text_dim")
     PLACES = ("text_encoder", "phi_cache")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"vse": TEXT_PARTS, "vocab": is_vocabulary, "phi_hash": str}
@@ -76,6 +79,7 @@ class SIMGAN(Exported):
         first_kernel: int = 3,
         res_post_relu: bool = True,
         trunk_skip: bool = False,
+        image_skip: bool = False,
         ca_dim: int = 128,
         ca_bias: bool = False,
         ca_mode: str = "sample",
@@ -127,6 +131,7 @@ class SIMGAN(Exported):
                 first_kernel=first_kernel,
                 res_post_relu=res_post_relu,
                 trunk_skip=trunk_skip,
+                image_skip=image_skip,
                 ca_dim=ca_dim,
                 ca_bias=ca_bias,
                 recompute=recompute,

@@ -18,6 +18,7 @@ from common.blocks import initialise, upcast
 from common.errors import UserError
 
 SLOPE = 0.2  # LeakyReLU (Sec. 3.1); the slope is not in the paper: SISGAN
+BRIGHTEST = 0.99  # of what `image_skip` carries: tanh reaches 1 nowhere
 Context = AbstractContextManager[None]
 
 
@@ -128,12 +129,14 @@ class Generator(nn.Module):
         first_kernel: int = 3,
         res_post_relu: bool = True,
         trunk_skip: bool = False,
+        image_skip: bool = False,
         ca_dim: int = 128,
         ca_bias: bool = False,
         recompute: bool = False,
     ) -> None:
+        """image_skip: the decoder says how the photo differs (before tanh), and begins near no difference at all."""
         super().__init__()
-        self.ca_dim, self.trunk_skip, self.recompute = ca_dim, trunk_skip, recompute
+        self.ca_dim, self.trunk_skip, self.image_skip, self.recompute = ca_dim, trunk_skip, image_skip, recompute
         self.whiten = Whitening(phi_dim) if whiten else nn.Identity()
         self.augment = ConditioningAugmentation(phi_dim=phi_dim, ca_dim=ca_dim, bias=ca_bias)
         self.encoder = nn.Sequential(
@@ -168,9 +171,8 @@ class Generator(nn.Module):
 
     def condition(self, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> tuple[Tensor, Tensor, Tensor]:
         """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.3). phi: B,D."""
-        mu, log_sigma = (
-            upcast(value) for value in self.augment(self.whiten(phi))
-        )  # so that noise is the same in any precision
+        # upcast, so that noise is the same in any precision
+        mu, log_sigma = (upcast(value) for value in self.augment(self.whiten(phi)))
         if mode == "mean":
             return mu, mu, log_sigma
         if eps is None:
@@ -183,7 +185,13 @@ class Generator(nn.Module):
         code = c.to(h.dtype)[:, :, None, None].expand(-1, -1, *h.shape[2:])
         h = self.joint(torch.cat([h, code], 1))  # B,4ngf+ca,S/4,S/4
         trunk = self.recomputed(h) if self.recompute and torch.is_grad_enabled() else self.residual(h)
-        return self.decoder(h + trunk if self.trunk_skip else trunk)
+        h = h + trunk if self.trunk_skip else trunk
+        if not self.image_skip:
+            return self.decoder(h)
+        *layers, squash = self.decoder
+        for layer in layers:
+            h = layer(h)
+        return squash(h + torch.atanh(x.clamp(-BRIGHTEST, BRIGHTEST)))
 
     def recomputed(self, h: Tensor) -> Tensor:
         """The trunk with its activations computed again on the way back, which halves what a step stores."""

@@ -166,3 +166,13 @@ def test_directions_that_hold_nothing_are_not_blown_up() -> None:
     net = Whitening(3)
     net.measure(phi)
     assert net(phi).std(0)[2] < 1e-3 * net.SPREAD
+
+
+def test_with_image_skip_a_generator_that_says_nothing_leaves_the_photo() -> None:
+    torch.manual_seed(0)
+    net = Generator(phi_dim=6, ngf=8, n_res=1, ca_dim=4, image_skip=True).double()
+    photo, phi = torch.rand(2, 3, 16, 16).double() * 1.9 - 0.95, torch.randn(2, 6).double()
+    assert (net(photo, phi, mode="mean") - photo).abs().max() > 1e-3
+    nn.init.zeros_(net.decoder[-2].weight)  # its last convolution; the bias begins at 0
+    torch.testing.assert_close(net(photo, phi, mode="mean"), photo, atol=1e-10, rtol=0)
+    assert net(torch.ones(1, 3, 16, 16).double(), phi[:1]).max() < 1

@@ -255,6 +255,7 @@ def test_a_null_weight_leaves_a_term_out_and_identity_can_be_asked_for() -> None
         {"ema_decay": 0.9},
         {"accumulate": 2},
         {"first_kernel": 7, "trunk_skip": True, "res_post_relu": False, "ca_bias": True},
+        {"image_skip": True, "recompute": True},
         {"loss": {"d": LOSS["d"], "g": LOSS["g"] | {"identity": 5.0}}},
         {"relevant_match_prob": 0.5},
         {"grad_norm_every": 1},
