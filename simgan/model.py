@@ -23,7 +23,7 @@ from common.exports import Exported
 from common.gan import paired_noise
 from common.losses import ADVERSARIAL, kl_log_std, l1
 from simgan.checkpoints import read_vse
-from simgan.networks import Discriminator, Generator, Whitening, still_statistics
+from simgan.networks import Discriminator, Generator, Standardise, still_statistics
 from simgan.sentences import sentence_table
 from simgan.vse import TEXT_PARTS, TextEncoder, is_vocabulary, load_text_encoder, text_encoder
 
@@ -34,7 +34,8 @@ CHOICES: dict[str, Sequence[bool | str]] = {
     "cycle_text": ("mean", "sample"),
     "bn_update": ("first_pass", "both"),
     "eval_bn": ("running", "recalibrate", "batch"),
-    "phi_norm": (False, True, "whiten"),
+    "joint_norm": ("batch", "none"),
+    "phi_norm": (False, True, "standard"),
 }
 
 
@@ -60,7 +61,7 @@ class SIMGAN(Exported):
         *("phi_dim", "phi_norm", "ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "image_skip"),
         *("ca_dim", "ca_bias"),
     )
-    TRAINED = ("image_size", "share_generators", "ndf", "d_max", "text_dim")
+    TRAINED = ("image_size", "share_generators", "ndf", "d_max", "text_dim", "joint_norm")
     PLACES = ("text_encoder", "phi_cache")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"vse": TEXT_PARTS, "vocab": is_vocabulary, "phi_hash": str}
 
@@ -88,6 +89,7 @@ class SIMGAN(Exported):
         ndf: int = 64,
         d_max: int | None = 512,
         text_dim: int = 128,
+        joint_norm: str = "batch",
         adversarial: str = "lsgan",
         cycle_text: str = "mean",
         relevant_match_prob: float = 0.0,
@@ -125,7 +127,7 @@ class SIMGAN(Exported):
         def make_generator() -> Generator:
             return Generator(
                 phi_dim=phi_dim,
-                whiten=phi_norm == "whiten",
+                standardise=phi_norm == "standard",
                 ngf=ngf,
                 n_res=n_res,
                 first_kernel=first_kernel,
@@ -141,10 +143,11 @@ class SIMGAN(Exported):
             return Discriminator(
                 image_size=image_size,
                 phi_dim=phi_dim,
-                whiten=phi_norm == "whiten",
+                standardise=phi_norm == "standard",
                 ndf=ndf,
                 d_max=d_max,
                 text_dim=text_dim,
+                joint_norm=joint_norm,
             )
 
         self.generator, self.discriminator = make_generator(), make_discriminator()
@@ -188,16 +191,16 @@ class SIMGAN(Exported):
         super().setup(stage)
         if stage == "fit":
             self.read_text(self.data.records)
-            if self.phi_norm == "whiten":
-                self.whiten(self.data.records)
+            if self.phi_norm == "standard":
+                self.standardise(self.data.records)
 
-    def whiten(self, records: Records) -> None:
+    def standardise(self, records: Records) -> None:
         """Measures the training sentences for every network that reads phi."""
         assert self.phi is not None
         rows = records.rows("train")
         phi = torch.cat([self.phi[row, : len(records.captions[row])] for row in rows.tolist()])
         for module in self.modules():
-            if isinstance(module, Whitening):
+            if isinstance(module, Standardise):
                 module.measure(phi)
 
     def on_fit_start(self) -> None:

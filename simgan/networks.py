@@ -55,32 +55,27 @@ def idle_statistics(module: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(seen)  # type: ignore[union-attr]
 
 
-class Whitening(nn.Module):
-    """Sentence vectors B,D -> B,D of mean 0 and variance SPREAD^2 in every direction, over those that `measure` saw.
+class Standardise(nn.Module):
+    """Sentence vectors B,D -> B,D whose coordinates have mean 0 and variance 1 over those that `measure` saw.
 
-    The raw ones of a small encoder differ by a fifth, and along a few directions only; weights that begin at 0.02 then
-    make nothing of them for thousands of steps.
+    The raw ones of a small encoder differ by a fifth, and weights that begin at 0.02 make nothing of that for long.
     """
 
     mean: Tensor
-    matrix: Tensor
-    SPREAD = 4.0  # 0.02 sqrt(D) SPREAD is about 1 for D = 128: as much as a normalised image feature
-    LEAST = 1e-3  # of the largest variance: directions of less are noise, and are not blown up
+    std: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("matrix", torch.eye(dim))
+        self.register_buffer("std", torch.ones(dim))
 
     def measure(self, phi: Tensor) -> None:
         """phi: M,D."""
-        values, axes = torch.linalg.eigh(torch.cov(phi.double().T))
-        scaled = self.SPREAD * axes * values.clamp_min(self.LEAST * values.max()).rsqrt()
         self.mean.copy_(phi.mean(0))
-        self.matrix.copy_(scaled @ axes.T)  # the nearest to no turn at all (ZCA)
+        self.std.copy_(phi.std(0))
 
     def forward(self, phi: Tensor) -> Tensor:
-        return (phi - self.mean) @ self.matrix
+        return (phi - self.mean) / self.std
 
 
 class ConditioningAugmentation(nn.Module):
@@ -123,7 +118,7 @@ class Generator(nn.Module):
         self,
         *,
         phi_dim: int = 300,
-        whiten: bool = False,
+        standardise: bool = False,
         ngf: int = 64,
         n_res: int = 16,
         first_kernel: int = 3,
@@ -137,7 +132,7 @@ class Generator(nn.Module):
         """image_skip: the decoder says how the photo differs (before tanh), and begins near no difference at all."""
         super().__init__()
         self.ca_dim, self.trunk_skip, self.image_skip, self.recompute = ca_dim, trunk_skip, image_skip, recompute
-        self.whiten = Whitening(phi_dim) if whiten else nn.Identity()
+        self.standardise = Standardise(phi_dim) if standardise else nn.Identity()
         self.augment = ConditioningAugmentation(phi_dim=phi_dim, ca_dim=ca_dim, bias=ca_bias)
         self.encoder = nn.Sequential(
             nn.Conv2d(3, ngf, first_kernel, 1, first_kernel // 2),
@@ -172,7 +167,7 @@ class Generator(nn.Module):
     def condition(self, phi: Tensor, eps: Tensor | None = None, mode: str = "sample") -> tuple[Tensor, Tensor, Tensor]:
         """c = mu + sigma * eps, mu, log sigma: B,ca_dim each (Sec. 2.3). phi: B,D."""
         # upcast, so that noise is the same in any precision
-        mu, log_sigma = (upcast(value) for value in self.augment(self.whiten(phi)))
+        mu, log_sigma = (upcast(value) for value in self.augment(self.standardise(phi)))
         if mode == "mean":
             return mu, mu, log_sigma
         if eps is None:
@@ -214,11 +209,13 @@ class Discriminator(nn.Module):
         *,
         image_size: int = 256,
         phi_dim: int = 300,
-        whiten: bool = False,
+        standardise: bool = False,
         ndf: int = 64,
         d_max: int | None = 512,
         text_dim: int = 128,
+        joint_norm: str = "batch",
     ) -> None:
+        """joint_norm: batch, or none where text and image meet, so that each pair is judged by itself."""
         super().__init__()
         depth = log2(image_size / 4)
         if depth != int(depth) or depth < 1:
@@ -232,11 +229,11 @@ class Discriminator(nn.Module):
             layers += [nn.LeakyReLU(SLOPE, inplace=True)]
         self.trunk = nn.Sequential(*layers)  # -> B,C,4,4
         joint = 8 * ndf if d_max is None else min(8 * ndf, d_max)
-        self.whiten = Whitening(phi_dim) if whiten else nn.Identity()
+        self.standardise = Standardise(phi_dim) if standardise else nn.Identity()
         self.text = nn.Sequential(nn.Linear(phi_dim, text_dim), nn.LeakyReLU(SLOPE))
         self.joint = nn.Sequential(
             nn.Conv2d(widths[-1] + text_dim, joint, 1, bias=False),
-            nn.BatchNorm2d(joint),
+            nn.BatchNorm2d(joint) if joint_norm == "batch" else nn.Identity(),
             nn.LeakyReLU(SLOPE, inplace=True),
         )
         self.score = nn.Conv2d(joint, 1, 4)
@@ -247,5 +244,5 @@ class Discriminator(nn.Module):
 
     def head(self, h: Tensor, phi: Tensor) -> Tensor:
         """h: B,C,4,4 from `trunk`, phi: B,D -> B scores. Each call is a batch of its own for BatchNorm."""
-        text = self.text(self.whiten(phi))[:, :, None, None].expand(-1, -1, 4, 4)
+        text = self.text(self.standardise(phi))[:, :, None, None].expand(-1, -1, 4, 4)
         return self.score(self.joint(torch.cat([h, text], 1))).flatten()

@@ -408,14 +408,14 @@ def test_the_export_keeps_the_average_and_the_statistics(root: Path, x: torch.Te
     assert fresh.generator(x, phi, eps).std() < 0.01
 
 
-def test_the_export_keeps_what_whitens_its_sentences(root: Path, x: torch.Tensor, tmp_path: Path) -> None:
-    model = make_model(root, phi_norm="whiten", ema_decay=0.5)
+def test_the_export_keeps_what_standardises_its_sentences(root: Path, x: torch.Tensor, tmp_path: Path) -> None:
+    model = make_model(root, phi_norm="standard", ema_decay=0.5)
     records = Folder(root=root).read()
     model.read_text(records)
-    model.whiten(records)
+    model.standardise(records)
     phi, eps = model.encode([A, B, A]), figures.noise(model, 3, 0)
-    torch.testing.assert_close(model.generator.whiten(phi), model.discriminator.whiten(phi))
-    assert (model.generator.whiten(phi) - phi).abs().mean() > 0.1
+    torch.testing.assert_close(model.generator.standardise(phi), model.discriminator.standardise(phi))
+    assert (model.generator.standardise(phi) - phi).abs().mean() > 0.1
     fresh = SIMGAN.load(exported(model, tmp_path / "simgan_folder.pt"))
     assert torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from simgan.networks import Discriminator, Generator, Whitening, still_statistics
+from simgan.networks import Discriminator, Generator, Standardise, still_statistics
 
 
 def count(net: nn.Module) -> int:
@@ -148,24 +148,25 @@ def test_initial_weights() -> None:
     assert gammas.std().item() == pytest.approx(0.02, rel=0.2)
 
 
-def test_whitened_sentence_vectors_have_no_mean_and_no_leading_direction() -> None:
-    mixed = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)).double() @ torch.diag(
-        torch.tensor([9.0, 3, 1, 1, 0.5, 0.4]).double()
-    )
-    phi = mixed @ torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).double())[0] + 4
-    net = Whitening(6).double()
+def test_standardised_sentence_vectors() -> None:
+    spread = torch.tensor([9.0, 3, 1, 0.5, 0.1, 1e-3]).double()
+    phi = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)).double() * spread + 4
+    net = Standardise(6).double()
     torch.testing.assert_close(net(phi), phi, atol=1e-10, rtol=0)  # before it has seen any
     net.measure(phi)
-    white = net(phi)
-    torch.testing.assert_close(white.mean(0), torch.zeros(6).double(), atol=1e-10, rtol=0)
-    torch.testing.assert_close(torch.cov(white.T), net.SPREAD**2 * torch.eye(6).double(), atol=1e-10, rtol=0)
+    torch.testing.assert_close(net(phi).mean(0), torch.zeros(6).double(), atol=1e-10, rtol=0)
+    torch.testing.assert_close(net(phi).std(0), torch.ones(6).double(), atol=1e-10, rtol=0)
 
 
-def test_directions_that_hold_nothing_are_not_blown_up() -> None:
-    phi = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1e-6])
-    net = Whitening(3)
-    net.measure(phi)
-    assert net(phi).std(0)[2] < 1e-3 * net.SPREAD
+def test_without_a_joint_norm_a_pair_is_judged_by_itself() -> None:
+    """With BN there, other pairs of the batch change the score: a batch of fitting pairs is told by its statistics."""
+    for norm in ("batch", "none"):
+        torch.manual_seed(0)
+        net = Discriminator(image_size=16, phi_dim=6, ndf=8, text_dim=4, joint_norm=norm).double()
+        h, phi = torch.randn(4, 16, 4, 4).double(), torch.randn(4, 6).double()
+        other = torch.cat([phi[:1], phi[1:] * 3])
+        change = (net.head(h, phi)[0] - net.head(h, other)[0]).abs()
+        assert (change < 1e-10) == (norm == "none")
 
 
 def test_with_image_skip_a_generator_that_says_nothing_leaves_the_photo() -> None:

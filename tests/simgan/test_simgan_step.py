@@ -255,7 +255,7 @@ def test_a_null_weight_leaves_a_term_out_and_identity_can_be_asked_for() -> None
         {"ema_decay": 0.9},
         {"accumulate": 2},
         {"first_kernel": 7, "trunk_skip": True, "res_post_relu": False, "ca_bias": True},
-        {"image_skip": True, "recompute": True},
+        {"image_skip": True, "recompute": True, "joint_norm": "none"},
         {"loss": {"d": LOSS["d"], "g": LOSS["g"] | {"identity": 5.0}}},
         {"relevant_match_prob": 0.5},
         {"grad_norm_every": 1},
@@ -352,7 +352,7 @@ def test_the_discriminator_can_learn_a_batch_by_heart() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["adversarial", "ca_mode", "ca_reduction", "cycle_text", "bn_update", "eval_bn", "phi_norm"]
+    "name", ["adversarial", "ca_mode", "ca_reduction", "cycle_text", "bn_update", "eval_bn", "phi_norm", "joint_norm"]
 )
 def test_a_choice_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"model\.{name}=wgan is not known.* There are "):
