@@ -1,5 +1,6 @@
 """Downloads from a server on this machine, and archives made to be refused."""
 
+import gzip
 import io
 import os
 import re
@@ -126,6 +127,78 @@ def test_malicious_archives_are_refused_and_write_nothing(tmp_path: Path, name: 
     assert tree(tmp_path) == {name: content}
     assert not any(folder.iterdir())
     assert not Path("/tmp/evil-prepare-test.txt").exists()
+
+
+def nameless_zip(name: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("good.txt", b"")
+        archive.writestr(zipfile.ZipInfo(name), b"odd")
+    return packed.getvalue()
+
+
+ODD = {
+    "nameless.tgz": tgz({"good.txt": b"", "": b"odd"}),
+    "dot.tgz": tgz({"good.txt": b"", ".": b"odd"}),
+    "nameless.zip": nameless_zip(""),
+    "dot.zip": nameless_zip("."),
+    "long.tgz": tgz({"good.txt": b"", "a" * 300: b"odd"}),
+    "long.zip": zipped({"good.txt": b"", "a" * 300: b"odd"}),
+    "file-and-folder.tgz": tgz({"good.txt": b"", "a": b"odd", "a/b.txt": b"odd"}),
+    "file-and-folder.zip": zipped({"good.txt": b"", "a": b"odd", "a/b.txt": b"odd"}),
+    "in-the-way.tgz": tgz({"good.txt": b"", "there": b"odd"}),
+    "in-the-way.zip": zipped({"good.txt": b"", "there": b"odd"}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_members_that_cannot_be_files_are_a_sentence_and_write_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(ODD[name])
+    (tmp_path / "data/there").mkdir(parents=True)
+    (tmp_path / "data/there/mine.txt").write_bytes(b"mine")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / name} has a member")):
+        unpack(tmp_path / name, tmp_path / "data")
+    assert tree(tmp_path / "data") == {"there/mine.txt": b"mine"}
+
+
+def test_an_archive_of_a_folder_as_such_is_unpacked(tmp_path: Path) -> None:
+    """tar czf x.tgz . begins with the folder itself."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        here = tarfile.TarInfo(".")
+        here.type, here.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(here)
+        entry = tarfile.TarInfo("./a.txt")
+        entry.size = 2
+        archive.addfile(entry, io.BytesIO(b"ab"))
+    (tmp_path / "x.tgz").write_bytes(packed.getvalue())
+    unpack(tmp_path / "x.tgz", tmp_path / "data")
+    assert tree(tmp_path / "data") == {"a.txt": b"ab"}
+
+
+@pytest.mark.parametrize("place", [-1, -6, -8])  # of the length, and of the checksum, behind the last member
+def test_one_bit_flipped_in_a_tgz_is_found(tmp_path: Path, place: int) -> None:
+    content = bytearray(PACKED)
+    content[place] ^= 1
+    (tmp_path / "birds.tgz").write_bytes(content)
+    with pytest.raises(UserError, match="cut or damaged"):
+        unpack(tmp_path / "birds.tgz", tmp_path / "data")
+    assert tree(tmp_path / "data") == {}
+
+
+def test_every_flipped_bit_of_the_pixels_is_found(tmp_path: Path) -> None:
+    """Stored as they are, so that no decompressor stumbles: only the checksum can tell."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=0) as file:
+        file.write(gzip.decompress(tgz({"a.txt": bytes(3000)})))
+    whole = packed.getvalue()
+    for place in range(700, 3000, 500):
+        content = bytearray(whole)
+        content[place] ^= 16
+        (tmp_path / "a.tgz").write_bytes(content)
+        with pytest.raises(UserError, match="cut or damaged"):
+            unpack(tmp_path / "a.tgz", tmp_path / "data")
+        assert tree(tmp_path / "data") == {}
 
 
 @pytest.mark.parametrize("name", ["birds.tgz", "birds.zip"])

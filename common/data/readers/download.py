@@ -1,6 +1,9 @@
 """Downloads that go on where they stopped, and archives that cannot write outside their folder."""
 
+import errno
 import hashlib
+import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -19,6 +22,8 @@ from common.progress import bar
 AGENT = "Mozilla/5.0 (compatible; conditional-image-synthesis)"  # data.caltech.edu refuses urllib's own name
 TIMEOUT = 30.0  # seconds without a byte
 MB = 1e6
+# what is wrong with names, not with the disk
+ODD = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT, errno.ENOTEMPTY)
 AGAIN = "start the same command again"
 
 # ---- downloading
@@ -103,14 +108,23 @@ def unpack(file: Path, folder: Path, top: str = "") -> None:
     partial = folder / f"{file.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a start that was killed
     partial.mkdir(parents=True)
+    damaged = f"{file} is cut or damaged", f"delete it, take it again, then {AGAIN}"
     try:
-        try:
-            (_unzip if file.suffix == ".zip" else _untar)(file, partial)
-        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # BadGzipFile has none
-                raise
-            raise UserError(f"{file} is cut or damaged ({error}): delete it, take it again, then {AGAIN}.") from error
-        _move(partial, folder / top if top and not (partial / top).is_dir() else folder)
+        (_unzip if file.suffix == ".zip" else _untar)(file, partial)
+        target = folder / top if top and not (partial / top).is_dir() else folder
+        _check_places(partial, target)
+        _move(partial, target)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        raise UserError(f"{damaged[0]} ({error}): {damaged[1]}.") from error
+    except OSError as error:
+        if error.errno is None:  # gzip and bz2, of a checksum that is wrong
+            raise UserError(f"{damaged[0]} ({error}): {damaged[1]}.") from error
+        if error.errno not in ODD:
+            raise
+        raise UserError(
+            f"{file} has a member that cannot be a file or folder here ({error.strerror}: "
+            f"{str(error.filename)[-80:]!r}): take another copy, or move away what lies there."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -119,9 +133,11 @@ def _untar(file: Path, folder: Path) -> None:
     with file.open("rb") as raw, tarfile.open(fileobj=raw) as archive, bar() as shown:
         task = shown.add_task(f"unpack {file.name}", total=_size(file) / MB, numbers="MB")
         for member in archive:
-            _check_member(file, member.name, member.isreg() or member.isdir())
+            _check_member(file, member.name, member.isreg() or member.isdir(), member.isdir())
             archive.extract(member, folder, filter="data")
             shown.update(task, completed=raw.tell() / MB)
+        while archive.fileobj and archive.fileobj.read(1 << 20):  # to the checksum behind the last member
+            pass
 
 
 def _unzip(file: Path, folder: Path) -> None:
@@ -129,19 +145,30 @@ def _unzip(file: Path, folder: Path) -> None:
         members = archive.infolist()
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
-            _check_member(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            _check_member(file, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), member.filename.endswith("/"))
         task = shown.add_task(f"unpack {file.name}", total=len(members), numbers="files")
         for member in members:
             archive.extract(member, folder)
             shown.advance(task)
 
 
-def _check_member(file: Path, name: str, plain: bool) -> None:
+def _check_member(file: Path, name: str, plain: bool, folder: bool) -> None:
     path = PureWindowsPath(name)  # knows both slashes and drives
     if path.anchor or ".." in path.parts:
         raise UserError(f"{file} has a member {name!r} that would be written outside its folder: take another copy.")
+    if not path.name and not folder:
+        raise UserError(f"{file} has a member {name!r} that names no file: take another copy.")
     if not plain:
         raise UserError(f"{file} has a member {name!r} that is a link or a device, not a file: take another copy.")
+
+
+def _check_places(source: Path, target: Path) -> None:
+    """OSError where a file is to take a folder's place, or a folder a file's."""
+    if source.is_dir() and target.is_dir():
+        for entry in source.iterdir():
+            _check_places(entry, target / entry.name)
+    elif target.exists() and source.is_dir() != target.is_dir():
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
 
 
 def _move(source: Path, target: Path) -> None:
