@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common.blocks import Frozen, WarmCosine, upcast
 from common.data.records import Sample
-from common.errors import UserError, choose
+from common.errors import UserError, check_ranges, choose
 from common.exports import Artifact, read_artifact
 from common.files import file_hash
 from common.weights import are_words, fill, is_state, on_cpu, read_weights
@@ -165,6 +165,15 @@ def load_image_encoder(path: str | Path) -> ImageClassifier:
     return ImageClassifier(recognise(content, path), file_hash(path), path)
 
 
+RANGES = {
+    "lr": "(0, inf)",
+    "head_lr_factor": "(0, inf)",
+    "momentum": "[0, 1)",
+    "weight_decay": "[0, inf)",
+    "warmup_epochs": "[0, inf)",
+}
+
+
 class Classifier(Artifact):
     """Trains a torchvision architecture on the classes of a data set's training split.
 
@@ -184,33 +193,29 @@ class Classifier(Artifact):
         *,
         arch: str,
         image_size: int,
+        weights: str | None,
+        optimizer: Mapping[str, Any],
+        label_smoothing: float,
+        held_out: float,
+        seed: int,
         classes: int | None = None,
-        weights: str | None = None,
-        optimizer: str = "sgd",
-        lr: float = 0.01,
-        head_lr_factor: float = 10.0,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        warmup_epochs: float = 5.0,
-        label_smoothing: float = 0.1,
-        held_out: float = 0.1,
-        seed: int = 0,
     ) -> None:
         """classes: K, or null to take it from the data. image_size: what the network sees.
 
-        weights: a file to fine-tune from; the head then learns `head_lr_factor` times faster. optimizer: sgd or adam.
-        held_out: share of each class (one image at least) that is measured and not learnt, chosen by `seed`.
+        weights: a file to fine-tune from. optimizer: {name: sgd or adam, lr, head_lr_factor: how much faster the head
+        of a fine-tuned network learns, momentum, weight_decay, warmup_epochs}. held_out: share of each class (one image
+        at least) that is measured and not learnt, chosen by `seed`.
         """
         super().__init__()
         self.save_hyperparameters()
-        self.arch, self.image_size, self.weights = arch, image_size, weights
-        self.optimizer, self.lr, self.head_lr_factor = optimizer, lr, head_lr_factor if weights else 1.0
-        self.momentum, self.weight_decay, self.warmup_epochs = momentum, weight_decay, warmup_epochs
+        told = {"image_size": image_size, "held_out": held_out, "label_smoothing": label_smoothing}
+        check_ranges("model", told, dict.fromkeys(told, "[0, 1)") | {"image_size": "int [1, inf)"})
+        check_ranges("model.optimizer", optimizer, RANGES)
+        choose("model.optimizer.name", optimizer["name"], ("sgd", "adam"))
+        self.arch, self.image_size, self.weights, self.optimizer = arch, image_size, weights, dict(optimizer)
         self.label_smoothing, self.held_out, self.seed = label_smoothing, held_out, seed
         self.class_names: list[str] = []
         self.accuracy = float("nan")
-        if optimizer not in ("sgd", "adam"):
-            raise UserError(f"the classifier's optimizer is '{optimizer}': choose sgd or adam.")
         if classes is not None:
             self.build(classes)
 
@@ -285,17 +290,19 @@ class Classifier(Artifact):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD or Adam; a linear warm-up, then half a cosine to 0, a step at a time."""
         body, head = body_and_head(self.net)
+        how = self.optimizer
+        faster = how["head_lr_factor"] if self.weights else 1.0
         groups = [
-            {"params": list(body.parameters()), "lr": self.lr},
-            {"params": list(head.parameters()), "lr": self.lr * self.head_lr_factor},
+            {"params": list(body.parameters()), "lr": how["lr"]},
+            {"params": list(head.parameters()), "lr": how["lr"] * faster},
         ]
         optimizer: torch.optim.Optimizer
-        if self.optimizer == "adam":
-            optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        if how["name"] == "adam":
+            optimizer = torch.optim.AdamW(groups, weight_decay=how["weight_decay"])
         else:
-            optimizer = torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+            optimizer = torch.optim.SGD(groups, momentum=how["momentum"], weight_decay=how["weight_decay"])
         steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
-        rate = WarmCosine(steps, epochs, self.warmup_epochs)
+        rate = WarmCosine(steps, epochs, how["warmup_epochs"])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -29,11 +29,22 @@ def applies(rule: dict[str, Any], cfg: dict[str, Any]) -> bool:
     return setting is None or cfg["model"][setting] == value
 
 
+def arguments_of(call: Any) -> list[str]:
+    """Names of what a function or class takes; where a class hands `**more` on to its base, the base's too."""
+    names: list[str] = []
+    for one in inspect.getmro(call) if inspect.isclass(call) else [call]:
+        known = inspect.signature(one.__init__ if inspect.isclass(one) else one).parameters
+        names += [name for name, each in known.items() if name != "self" and each.kind is not each.VAR_KEYWORD]
+        if not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+            break
+    return names
+
+
 def build(spec: dict[str, Any], **more: Any) -> Any:
     """Calls the `_target_` with the other keys and `more`; an argument that it does not know is the user's error."""
     call = locate(spec["_target_"])
     arguments = {key: value for key, value in spec.items() if key != "_target_"} | more
-    known = inspect.signature(call).parameters
+    known = arguments_of(call)
     strange = [name for name in arguments if name not in known]
     if strange:
         raise UserError(f"{spec['_target_']} has no setting {strange[0]}: it has {', '.join(known)}")

@@ -1,8 +1,10 @@
 """What a user can get wrong, said in one sentence."""
 
 import difflib
-from collections.abc import Iterable
-from typing import TypeVar
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,6 +24,50 @@ def choose(key: str, value: object, known: Iterable[T]) -> T:
     words = [as_word(choice) for choice in choices]
     nearest = difflib.get_close_matches(as_word(value), words, n=1, cutoff=0)[0]
     raise UserError(f"{key}={as_word(value)} is not known: did you mean {nearest}? There are {', '.join(words)}.")
+
+
+def check_ranges(section: str, settings: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
+    """Refuses settings that are out of their range; section: of the command line, such as "model".
+
+    ranges: name -> one or several of "null", "auto", "[0, 1)", "int [1, inf)" and "2 x [0, 1)" (a list of two) with
+    " or " between them.
+    """
+    for name, text in ranges.items():
+        if not any(holds(kind, settings[name]) for kind in text.split(" or ")):
+            key = f"{section}.{name}" if section else name
+            wanted = " or ".join(in_words(kind) for kind in text.split(" or "))
+            raise UserError(f"{key}={as_word(settings[name])} cannot be: it is {wanted}.")
+
+
+INTERVAL = re.compile(r"(?:(\d+) x )?(int )?([\[(])(.+), (.+)([\])])")
+
+
+def holds(kind: str, value: Any) -> bool:
+    """Whether a value is of a kind, as in `check_ranges`."""
+    found = INTERVAL.fullmatch(kind)
+    if found is None:
+        return value is None if kind == "null" else value == kind
+    count, whole, left, low, high, right = found.groups()
+    if count:
+        inner = kind.partition(" x ")[2]
+        return isinstance(value, list | tuple) and len(value) == int(count) and all(holds(inner, one) for one in value)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    least, most = float(low), float(high)
+    above = least < value or (left == "[" and value == least)
+    return above and (value < most or (right == "]" and value == most))
+
+
+def in_words(kind: str) -> str:
+    found = INTERVAL.fullmatch(kind)
+    if found is None:
+        return kind
+    count, whole, left, low, high, right = found.groups()
+    noun = f"{'whole ' if whole else ''}number"
+    where = f"in {left}{low}, {high}{right}"
+    if math.isinf(float(high)):
+        where = f"from {low} on" if left == "[" else f"above {low}"
+    return f"a list of {count} {noun}s {where}" if count else f"a {noun} {where}"
 
 
 def as_word(value: object) -> str:

@@ -3,6 +3,7 @@
 Plain values and tensors only, so that all of them load with weights_only=True. Every file begins with format and kind.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Self, cast
 from torch import nn
 
 from common.data.records import Sample
+from common.errors import UserError
 from common.gan import Checkpointed, GANModule
 from common.weights import (
     check_export,
@@ -22,6 +24,7 @@ from common.weights import (
     settings_of,
 )
 
+log = logging.getLogger(__name__)
 RUN = "give the <model>_<data>.pt that a fit left in its run's folder"
 
 
@@ -134,18 +137,42 @@ class Artifact(Checkpointed):
     CHECKPOINT_FORMAT: ClassVar[int] = 2
     KIND: ClassVar[str]  # of the file: the word of model=...
     FORMAT: ClassVar[int] = 1
+    BAR: ClassVar[tuple[str, ...]] = ()  # settings that say how good it has to be
+
+    accepted = False  # whether `accept` was asked since it was trained
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.data_name = self.data.name
 
     def content(self) -> dict[str, Any]:
-        """What the file holds besides format, kind and data."""
+        """What the file holds besides format, kind, data and bar."""
         raise NotImplementedError
 
+    def shortfalls(self) -> list[str]:
+        """Where what was measured is below the bar, in words."""
+        return []
+
+    def accept(self) -> None:
+        """Is it good enough? If not, a UserError on complete and real data, and a warning on others."""
+        faults, records = self.shortfalls(), self.data.records
+        verdict = f"model={self.KIND} on {records.name} is not good enough: {' and '.join(faults)}"
+        if faults and 0 < records.expected <= len(records) and not records.procedural:
+            lower = " or ".join(f"model.{name}" for name in self.BAR)
+            raise UserError(
+                f"{verdict}; train it by itself, `python run.py model={self.KIND}` with more trainer.max_epochs or "
+                f"another {lower}, and give its file to the model that reads it."
+            )
+        if faults:
+            log.warning("%s; going on, since the data are partial or drawn", verdict)
+        self.accepted = True
+
     def export(self) -> dict[str, Any]:
-        """The content of the file."""
-        return {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name} | self.content()
+        """The content of the file. UserError for a network below its bar, also where it was trained some time ago."""
+        if self._trainer is not None and not self.accepted:
+            self.accept()
+        bar = {name: self.hparams[name] for name in self.BAR}
+        return {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name, "bar": bar} | self.content()
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx)

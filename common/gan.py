@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.blocks import frozen_prefixes, upcast
 from common.data.records import Records, Sample
-from common.errors import UserError
+from common.errors import UserError, check_ranges
 from common.losses import require_terms, weighted
 from common.weights import check_fit, check_parts, is_state
 
@@ -120,17 +120,26 @@ class GANModule(Checkpointed):
     def __init__(
         self,
         *,
-        ema_decay: float | None = None,
-        accumulate: int = 1,
-        clip_g: float | None = None,
-        clip_d: float | None = None,
-        grad_norm_every: int = 500,
+        optimizer: Mapping[str, Any],
+        average: Mapping[str, Any],
+        accumulate: int,
+        clip: Mapping[str, float | None],
+        grad_norm_every: int,
     ) -> None:
-        """accumulate: batches summed before an update. clip_*: largest gradient norm, or null for none."""
+        """optimizer: {lr, betas, fused} of `adam`. average: of G's weights, {decay, ...}, decay null for none.
+
+        accumulate: batches summed before an update. clip: {g, d}, the largest gradient norms, null for none.
+        grad_norm_every: steps between looks at each term's own gradient, 0 for none.
+        """
         super().__init__()
+        told = {"accumulate": accumulate, "grad_norm_every": grad_norm_every}
+        check_ranges("model", told, {"accumulate": "int [1, inf)", "grad_norm_every": "int [0, inf)"})
+        check_ranges("model.optimizer", optimizer, {"lr": "(0, inf)", "betas": "2 x [0, 1)"})
+        check_ranges("model.average", average, {"decay": "null or [0, 1)"})
+        check_ranges("model.clip", clip, dict.fromkeys(clip, "null or (0, inf)"))
         self.automatic_optimization = False
-        self.ema_decay, self.accumulate, self.grad_norm_every = ema_decay, accumulate, grad_norm_every
-        self.clip = {"g": clip_g, "d": clip_d}
+        self.accumulate, self.grad_norm_every = accumulate, grad_norm_every
+        self.adam_options, self.ema_decay, self.clip = dict(optimizer), average["decay"], dict(clip)
         self.ema_generator: AveragedModel | None = None
         self.pending: dict[str, Tensor] = {}
         self.sound: Tensor | None = None
@@ -185,6 +194,12 @@ class GANModule(Checkpointed):
 
     def before_scoring(self, data: Any) -> None:
         """What has to be read or set before `sample` is scored on a data module."""
+
+    def adam(self, *sides: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        """An Adam for each set of parameters, as `optimizer` has it."""
+        lr, betas, fused = (self.adam_options[key] for key in ("lr", "betas", "fused"))
+        moving = [[p for p in side if p.requires_grad] for side in sides]
+        return [torch.optim.Adam(side, lr, (float(betas[0]), float(betas[1])), fused=fused) for side in moving]
 
     # ---- one step
 

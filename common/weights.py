@@ -228,8 +228,9 @@ def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Se
         for key in mine
         if (key == name or key.startswith(f"{name}.")) and mine[key] != theirs.get(key, mine[key])
     ]
-    if (mine["ema_decay"] is None) != (theirs.get("ema_decay", mine["ema_decay"]) is None):
-        other.append("ema_decay")
+    kept = "average.decay" if "average.decay" in mine else "ema_decay"
+    if (mine[kept] is None) != (theirs.get(kept, mine[kept]) is None):
+        other.append(kept)
     if other:
         values = {name: json.dumps(theirs[name], separators=(",", ":"), default=str) for name in other}
         rooms = {"image_size": "data.image_size"}
@@ -251,4 +252,6 @@ def check_export(content: Mapping[str, Any], kind: str, format: int, path: str |
         found = f"a {content['kind']}" if "kind" in content else "something else"
         raise UserError(f"{path} holds {found}, not a {kind}: {remedy}.")
     if content.get("format") != format:
-        raise UserError(f"{path} is of format {content.get('format')}, not {format}: make it again with this version.")
+        raise UserError(
+            f"{path} is of format {content.get('format')}, not {format}: export it or train again with this version."
+        )

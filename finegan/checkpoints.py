@@ -63,7 +63,7 @@ def generator_sizes(state: Mapping[str, Tensor], source: str | Path) -> dict[str
     masks = {
         int(key[13:-9]): len(value) for key, value in state.items() if re.fullmatch(r"mask_net.down\d+.0.weight", key)
     }
-    sizes: dict[str, Any] = {
+    return {
         "image_size": 16 << count(r"h_net1\.upsample\d+\.1\.weight", state),
         "ngf": state["img_net1.img.0.weight"].shape[1],
         "code_dim": state["ca_net.fc.weight"].shape[1],
@@ -71,11 +71,10 @@ def generator_sizes(state: Mapping[str, Tensor], source: str | Path) -> dict[str
         "c_dim": c_dim,
         "residual_blocks": count(r"h_net2\.residual\.\d+\.block\.0\.weight", state),
         "masks": bool(masks),
+        "mask_levels": None if min(masks, default=4) == 4 else sorted(masks),
+        "mask_channels": masks[max(masks)] if masks else 1,
+        "mask_channels_max": max(masks.values(), default=1),
     }
-    if masks:
-        sizes |= {"mask_levels": None if min(masks) == 4 else sorted(masks)}
-        sizes |= {"mask_channels": masks[max(masks)], "mask_channels_max": max(masks.values())}
-    return sizes
 
 
 def count(pattern: str, state: Mapping[str, Tensor]) -> int:
@@ -101,6 +100,7 @@ def load_discriminator(path: str | Path) -> Discriminator:
             side=4 << halvings,
             ndf=channels // 8,
             code_dim=256 if joint is None else joint.shape[1] - channels,
+            part_mode="crop",  # both modes have the same weights
             conditional=joint is not None,
             parts="PART_DNET.outlogits.0.weight" in state,
         )

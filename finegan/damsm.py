@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.blocks import upcast
 from common.data.records import Records, Sample
-from common.errors import UserError, choose
+from common.errors import UserError, check_ranges, choose
 from common.exports import Artifact
 from common.metrics.functions import r_precision
 from common.weights import are_words, on_cpu
@@ -22,8 +22,17 @@ from finegan.losses import damsm_loss
 
 log = logging.getLogger(__name__)
 
-BETAS = (0.5, 0.999)  # AG
 CANDIDATES = 100  # conditions that a held-out image chooses among (AG's R-precision)
+
+
+SIZES = ("image_size", "word_dim", "code_dim", "max_len", "max_len_eval", "measure_every")
+RANGES = dict.fromkeys(SIZES, "int [1, inf)") | {
+    "min_certainty": "int [1, 4]",
+    "dropout": "[0, 1)",
+    "gammas": "3 x (0, inf)",
+    "subset_prob": "[0, 1]",
+    "clip_rnn": "null or (0, inf)",
+}
 
 
 class DAMSM(Artifact):
@@ -48,29 +57,27 @@ class DAMSM(Artifact):
     def __init__(
         self,
         *,
-        inputs: str = "clean",
-        cleaned: str | None = None,
-        denoise_rule: str = "rank",
-        min_certainty: int = 1,
-        tokens: int | None = None,
-        trunk: str = "inception_v3",
-        trunk_weights: str | None = None,
-        image_size: int = 299,
-        bn_train: bool = True,
-        word_dim: int = 300,
-        code_dim: int = 256,
-        dropout: float = 0.5,
-        gammas: list[float] | None = None,
-        length_norm: bool = False,
-        max_len: int = 64,
-        max_len_eval: int = 64,
-        subset_prob: float = 0.1,
-        lr: float = 2e-3,
-        lr_decay: float = 0.98,
-        lr_floor: float = 2e-4,
-        clip_rnn: float | None = 0.25,
-        measure_every: int = 10,
-        seed: int = 0,
+        inputs: str,
+        cleaned: str | None,
+        denoise_rule: str,
+        min_certainty: int,
+        tokens: int | None,
+        trunk: str,
+        trunk_weights: str | None,
+        image_size: int,
+        bn_train: bool,
+        word_dim: int,
+        code_dim: int,
+        dropout: float,
+        gammas: list[float],
+        length_norm: bool,
+        max_len: int,
+        max_len_eval: int,
+        subset_prob: float,
+        optimizer: dict[str, Any],
+        clip_rnn: float | None,
+        measure_every: int,
+        seed: int,
     ) -> None:
         """inputs, cleaned, min_certainty: see conditions.attribute_sequences; denoise_rule: of a `cleaned` made for it.
 
@@ -81,10 +88,14 @@ class DAMSM(Artifact):
         super().__init__()
         self.save_hyperparameters()
         choose("model.inputs", inputs, INPUTS)
+        check_ranges("model", self.hparams, RANGES)
+        check_ranges(
+            "model.optimizer", optimizer, dict.fromkeys(("lr", "decay", "floor"), "(0, inf)") | {"betas": "2 x [0, 1)"}
+        )
         self.inputs, self.cleaned, self.min_certainty = inputs, cleaned, min_certainty
         self.max_len, self.max_len_eval, self.subset_prob = max_len, max_len_eval, subset_prob
-        self.lr, self.lr_decay, self.lr_floor, self.clip_rnn = lr, lr_decay, lr_floor, clip_rnn
-        self.loss: dict[str, Any] = {"gammas": tuple(gammas or (4.0, 5.0, 10.0)), "length_norm": length_norm}
+        self.optimizer, self.clip_rnn = optimizer, clip_rnn
+        self.loss: dict[str, Any] = {"gammas": tuple(gammas), "length_norm": length_norm}
         self.trunk_weights, self.measure_every, self.seed = trunk_weights, measure_every, seed
         self.sequences: Sequences | None = None
         self.names: list[str] = []
@@ -151,11 +162,11 @@ class DAMSM(Artifact):
                 group["lr"] = self.rate(self.current_epoch)
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch: falls by `lr_decay` as long as it is above `lr_floor`."""
-        rate = self.lr
+        """The learning rate of an epoch: falls by `decay` as long as it is above `floor`."""
+        rate: float = self.optimizer["lr"]
         for _ in range(epoch):
-            if rate > self.lr_floor:
-                rate *= self.lr_decay
+            if rate > self.optimizer["floor"]:
+                rate *= self.optimizer["decay"]
         return rate
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
@@ -172,7 +183,7 @@ class DAMSM(Artifact):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learning = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(learning, lr=self.lr, betas=BETAS)
+        return torch.optim.Adam(learning, lr=self.optimizer["lr"], betas=tuple(self.optimizer["betas"]))
 
     def on_train_epoch_end(self) -> None:
         done = self.current_epoch + 1

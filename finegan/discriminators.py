@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.blocks import upcast
-from common.errors import choose
+from common.errors import check_ranges, choose
 from finegan.networks import SLOPE, conv3x3, doublings, full_precision
 
 MODES = ("crop", "patch")
@@ -58,11 +58,11 @@ class Discriminator(nn.Module):
         self,
         *,
         side: int,
-        ndf: int = 64,
-        code_dim: int = 256,
-        conditional: bool = True,
-        parts: bool = False,
-        part_mode: str = "crop",
+        code_dim: int,
+        ndf: int,
+        part_mode: str,
+        conditional: bool,
+        parts: bool,
     ) -> None:
         """conditional=False: the foreground discriminator of Sec. 3.2, which judges x (*) m without its condition.
 
@@ -70,7 +70,8 @@ class Discriminator(nn.Module):
         quadrants of the whole image's code (the head of HDGAN, Zhang et al. 2018); cheap, but each sees nearly all.
         """
         super().__init__()
-        choose("model.part_mode", part_mode, MODES)
+        check_ranges("model.discriminator", {"ndf": ndf}, {"ndf": "int [1, inf)"})
+        choose("model.discriminator.part_mode", part_mode, MODES)
         halvings, channels = doublings(side, "a discriminator"), 8 * ndf
         plain = min(halvings, 4)  # AG's 64 px trunk; below that its last widths, above it wider blocks and back
         widths = [channels >> i for i in reversed(range(plain))]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.blocks import upcast
 from common.data.records import Sample
-from common.errors import UserError
+from common.errors import UserError, check_ranges, choose
 from common.losses import ADVERSARIAL, Cost
 from finegan.conditions import INPUTS, Codes
 from finegan.discriminators import Discriminator
@@ -22,6 +22,23 @@ from finegan.networks import Generator, initialise
 from finegan.serving import Painter
 
 EMPTY = 0.01  # share of foreground below which `part_skip_empty` leaves a quadrant out
+
+
+CHOICES = {
+    "inputs": INPUTS,
+    "mismatch": ("shift", "class"),
+    "adversarial": tuple(ADVERSARIAL),
+    "denoise_rule": ("rank", "strict"),
+}
+RANGES = {
+    "min_certainty": "int [1, 4]",
+    "subset_prob": "[0, 1]",
+    "max_len": "int [1, inf)",
+    "max_len_eval": "int [1, inf)",
+    "code_dim": "int [2, inf)",
+    "gammas": "3 x (0, inf)",
+    "mask_fill": "[-1, 1]",
+}
 
 
 class FineGAN(Painter):
@@ -57,101 +74,63 @@ class FineGAN(Painter):
         *,
         image_size: int,
         loss: dict[str, dict[str, float | None]],
-        inputs: str = "clean",
-        damsm: str | None = None,
-        cleaned: str | None = None,
-        denoise_rule: str = "rank",
-        min_certainty: int = 1,
-        subset_prob: float = 0.1,
-        max_len: int = 64,
-        max_len_eval: int = 64,
-        cache: bool = True,
-        masks: bool = True,
-        mask_levels: list[int] | None = None,
-        mask_channels: int = 8,
-        mask_channels_max: int = 64,
-        mask_fill: float = 0.0,
-        part_mode: str = "crop",
-        part_skip_empty: bool = False,
-        mismatch: str = "class",
-        adversarial: str = "bce",
-        saturating: bool = False,
-        gammas: list[float] | None = None,
-        length_norm: bool = False,
-        legacy: bool = False,
-        ca_noise: bool = True,
-        ngf: int = 32,
-        ndf: int = 64,
-        code_dim: int = 256,
-        z_dim: int = 100,
-        c_dim: int = 100,
-        residual_blocks: int = 2,
-        lr: float = 2e-4,
-        betas: list[float] | None = None,
-        fused: bool = True,
-        ema_decay: float | None = 0.999,
-        ema_buffers: bool = False,
-        accumulate: int = 1,
-        clip_g: float | None = None,
-        clip_d: float | None = None,
-        grad_norm_every: int = 500,
+        inputs: str,
+        damsm: str | None,
+        cleaned: str | None,
+        denoise_rule: str,
+        min_certainty: int,
+        subset_prob: float,
+        max_len: int,
+        max_len_eval: int,
+        cache: bool,
+        code_dim: int,
+        legacy: bool,
+        generator: dict[str, Any],
+        discriminator: dict[str, Any],
+        mask_fill: float,
+        part_skip_empty: bool,
+        mismatch: str,
+        adversarial: str,
+        saturating: bool,
+        gammas: list[float],
+        length_norm: bool,
+        ca_noise: bool,
+        **gan: Any,
     ) -> None:
-        """Plain values only; conf/model/finegan.yaml says where each comes from.
+        """Plain values only; conf/model/finegan.yaml says where each comes from. gan: what `GANModule` takes.
 
         damsm: an export of `model=damsm`, or a folder of AttnGAN's published encoders; needed to fit and to sample.
-        cleaned: the attributes_clean.npz of `prepare=attributes`, which inputs=clean reads. Which discriminator terms
-        there are is said by `loss` alone: where a weight is null, term and network are absent.
+        cleaned: the attributes_clean.npz of `prepare=attributes`, which inputs=clean reads. generator, discriminator:
+        what the networks take besides the sizes that they share. Which discriminator terms there are is said by `loss`
+        alone: where a weight is null, term and network are absent.
         """
-        super().__init__(
-            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
-        )
+        super().__init__(**gan)
         self.save_hyperparameters()
-        known = {"inputs": INPUTS, "part_mode": ("crop", "patch"), "mismatch": ("shift", "class")}
-        for name, values in (known | {"adversarial": tuple(ADVERSARIAL), "denoise_rule": ("rank", "strict")}).items():
-            if self.hparams[name] not in values:
-                raise UserError(f"model.{name}={self.hparams[name]} is not known: choose one of {', '.join(values)}.")
-        self.image_size, self.loss, self.inputs, self.masked = image_size, loss, inputs, masks
+        check_ranges("model", self.hparams, RANGES)
+        for name, known in CHOICES.items():
+            choose(f"model.{name}", self.hparams[name], known)
+        self.image_size, self.loss, self.inputs, self.masked = image_size, loss, inputs, generator["masks"]
         self.damsm_file, self.cleaned, self.min_certainty = damsm, cleaned, min_certainty
         self.subset_prob, self.max_len, self.max_len_eval, self.cache = subset_prob, max_len, max_len_eval, cache
-        self.mask_fill, self.part_skip_empty, self.mismatch, self.saturating = (
-            mask_fill,
-            part_skip_empty,
-            mismatch,
-            saturating,
-        )
-        self.gammas, self.length_norm, self.ca_noise = tuple(gammas or (4.0, 5.0, 10.0)), length_norm, ca_noise
-        self.z_dim, self.c_dim, self.code_dim = z_dim, c_dim, code_dim
-        self.lr, self.betas, self.fused = lr, tuple(betas or (0.5, 0.999)), fused
+        self.mask_fill, self.part_skip_empty, self.mismatch = mask_fill, part_skip_empty, mismatch
+        self.gammas, self.length_norm, self.ca_noise, self.saturating = tuple(gammas), length_norm, ca_noise, saturating
+        self.z_dim, self.c_dim, self.code_dim = generator["z_dim"], generator["c_dim"], code_dim
         self.real, self.fake = ADVERSARIAL[adversarial]
 
-        self.generator = Generator(
-            image_size=image_size,
-            ngf=ngf,
-            code_dim=code_dim,
-            z_dim=z_dim,
-            c_dim=c_dim,
-            residual_blocks=residual_blocks,
-            masks=masks,
-            mask_levels=mask_levels,
-            mask_channels=mask_channels,
-            mask_channels_max=mask_channels_max,
-            legacy=legacy,
-        )
+        self.generator = Generator(image_size=image_size, code_dim=code_dim, legacy=legacy, **generator)
         self.sides = (image_size // 4, image_size // 2, image_size)
         self.foreground = self.has("fg") or self.has("fg_part")
 
         def of_stages(*, conditional: bool, parts: bool) -> nn.ModuleList:
-            sizes: dict[str, Any] = {"ndf": ndf, "code_dim": code_dim, "part_mode": part_mode}
-            return nn.ModuleList(
-                Discriminator(side=side, conditional=conditional, parts=parts, **sizes) for side in self.sides
-            )
+            sizes = discriminator | {"code_dim": code_dim, "conditional": conditional, "parts": parts}
+            return nn.ModuleList(Discriminator(side=side, **sizes) for side in self.sides)
 
         self.discriminator = of_stages(conditional=True, parts=self.has("part"))
         self.discriminator_fg = of_stages(conditional=False, parts=self.has("fg_part")) if self.foreground else None
         for net in (self.generator, self.discriminator, self.discriminator_fg):
             if net is not None:
                 initialise(net)
-        self.average_generator(buffers=ema_buffers, from_start=True)
+        self.average_generator(buffers=gan["average"]["buffers"], from_start=True)
         self.text_encoder = self.image_encoder = None
 
     def has(self, term: str) -> bool:
@@ -221,31 +200,40 @@ class FineGAN(Painter):
     def d_terms(
         self, k: int, x: Tensor, f: Tensor, mask: Tensor | None, sent: Tensor, other: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
-        """Eq. 1, 2, 4, 5 at stage k. Real and generated, whole and cut images are never one BN batch."""
-        net = cast(Discriminator, self.discriminator[k])
+        """Those of stage k. Real and generated, whole and cut images are never one BN batch."""
+        terms = self.whole_terms(k, x, f, sent, other)
+        if self.discriminator_fg is not None and mask is not None:
+            terms |= self.foreground_terms(self.discriminator_fg[k], self.under(x, mask), self.under(f, mask), mask)
+        if k == 2:
+            self.gradient_norms(terms, nn.ModuleList(self.judges(k)).parameters(), "d")
+        return terms
+
+    def whole_terms(
+        self, k: int, x: Tensor, f: Tensor, sent: Tensor, other: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Eq. 1 and 5, and Eq. 4 on the whole. A batch of one class has no mismatch."""
+        net, (own, wrong) = cast(Discriminator, self.discriminator[k]), other
         h, h_f = net.trunk(x), net.trunk(f)
         scores = {"real": net.uncond(h), "fake": net.uncond(h_f), "cond_real": net.cond(h, sent)}
         if self.has("cond_fake"):
             scores["cond_fake"] = net.cond(h_f, sent)
         terms = {name: (self.real if name.endswith("real") else self.fake)(score) for name, score in scores.items()}
-        own, wrong = other
-        kept = len(own) > 0  # a batch of one class has no mismatch
-        terms["mismatch"] = self.fake(net.cond(h[own], sent[wrong])) if kept else x.new_zeros(())
+        terms["mismatch"] = self.fake(net.cond(h[own], sent[wrong])) if len(own) else x.new_zeros(())
         if self.has("part"):
             terms["part"] = self.real(net.part(x, h)) + self.fake(net.part(f, h_f))
-        if self.discriminator_fg is not None and mask is not None:
-            net = cast(Discriminator, self.discriminator_fg[k])
-            x, f = self.under(x, mask), self.under(f, mask)
-            h, h_f = net.trunk(x), net.trunk(f)
-            if self.has("fg"):
-                terms["fg"] = self.real(net.uncond(h)) + self.fake(net.uncond(h_f))
-            if self.has("fg_part"):
-                real = self.of_parts(net.part(x, h), mask, self.real)
-                terms["fg_part"] = real + self.of_parts(net.part(f, h_f), mask, self.fake)
-        for name, score in scores.items():
-            self.pending[f"train/score_{name}_{self.sides[k]}"] = score.detach().float().mean()
-        if k == 2:
-            self.gradient_norms(terms, nn.ModuleList(self.judges(k)).parameters(), "d")
+        means = {f"train/score_{name}_{self.sides[k]}": upcast(score.detach()).mean() for name, score in scores.items()}
+        self.pending |= means
+        return terms
+
+    def foreground_terms(self, judge: nn.Module, x: Tensor, f: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Eq. 2, and Eq. 4 on the foreground, of x and f under the mask."""
+        net, terms = cast(Discriminator, judge), {}
+        h, h_f = net.trunk(x), net.trunk(f)
+        if self.has("fg"):
+            terms["fg"] = self.real(net.uncond(h)) + self.fake(net.uncond(h_f))
+        if self.has("fg_part"):
+            real = self.of_parts(net.part(x, h), mask, self.real)
+            terms["fg_part"] = real + self.of_parts(net.part(f, h_f), mask, self.fake)
         return terms
 
     def of_parts(self, scores: Tensor, mask: Tensor, cost: Cost) -> Tensor:
@@ -305,6 +293,4 @@ class FineGAN(Painter):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam at a constant rate: one for G, one for all discriminators."""
         judges = nn.ModuleList(net for k in range(3) for net in self.judges(k))
-        betas = (float(self.betas[0]), float(self.betas[1]))
-        sides = (self.generator.parameters(), judges.parameters())
-        return [torch.optim.Adam(side, lr=self.lr, betas=betas, fused=self.fused) for side in sides]
+        return self.adam(self.generator.parameters(), judges.parameters())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.blocks import upcast
-from common.errors import UserError
+from common.errors import UserError, check_ranges
 
 SLOPE = 0.2  # LeakyReLU (AG model.py)
 
@@ -144,7 +144,9 @@ class MaskEncoder(nn.Module):
         sides = [image_size >> i for i in range(doublings(image_size, "the mask encoder") + 1)]
         self.levels = set(levels or sides)
         if unknown := sorted(self.levels - set(sides)):
-            raise UserError(f"model.mask_levels has {unknown[0]}, where no mask enters: choose among {sides}.")
+            raise UserError(
+                f"model.generator.mask_levels has {unknown[0]}, where no mask enters: choose among {sides}."
+            )
         before = 1
         self.widths: dict[int, int] = {}
         for i, side in enumerate(side for side in sides if side >= min(self.levels)):
@@ -229,23 +231,28 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int = 256,
-        ngf: int = 32,
-        code_dim: int = 256,
-        z_dim: int = 100,
-        c_dim: int = 100,
-        residual_blocks: int = 2,
-        masks: bool = False,
-        mask_levels: list[int] | None = None,
-        mask_channels: int = 8,
-        mask_channels_max: int = 64,
-        legacy: bool = False,
+        image_size: int,
+        code_dim: int,
+        legacy: bool,
+        ngf: int,
+        z_dim: int,
+        c_dim: int,
+        residual_blocks: int,
+        masks: bool,
+        mask_levels: list[int] | None,
+        mask_channels: int,
+        mask_channels_max: int,
     ) -> None:
         """mask_levels: sides at which the mask enters, None = all from S to 4; smaller ones than listed are not built.
 
         legacy: padding of the attention as in the published code, see `Attention.hidden`.
         """
         super().__init__()
+        sizes = {"ngf": ngf, "z_dim": z_dim, "c_dim": c_dim, "residual_blocks": residual_blocks}
+        sizes |= {"mask_channels": mask_channels, "mask_channels_max": mask_channels_max}
+        check_ranges(
+            "model.generator", sizes, dict.fromkeys(sizes, "int [1, inf)") | {"residual_blocks": "int [0, inf)"}
+        )
         small = image_size // 4
         self.ca_net = ConditioningAugmentation(code_dim=code_dim, c_dim=c_dim)
         self.mask_net = None

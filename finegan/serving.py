@@ -29,9 +29,11 @@ from finegan.conditions import (
 from finegan.encoders import PARTS, Encoders, encoders_of
 from finegan.networks import Drawn, Generator
 
-# settings that decide which weights there are
-SIZES = ("image_size", "ngf", "code_dim", "z_dim", "c_dim", "residual_blocks", "masks")
-MASKS = ("mask_levels", "mask_channels", "mask_channels_max")
+SIZES = (
+    "image_size",
+    "code_dim",
+    *(f"generator.{name}" for name in ("ngf", "z_dim", "c_dim", "residual_blocks", "masks")),
+)
 NETWORKS = tuple(f"loss.{side}.{term}" for side in "dg" for term in ("part", "fg", "fg_part"))  # null or not
 
 
@@ -39,8 +41,9 @@ class Painter(Exported):
     """What FineGAN needs besides its training; the settings are FineGAN's."""
 
     KIND = "finegan"  # AttnGAN's too
-    SERVED = ("inputs", *SIZES, *MASKS, "legacy", "denoise_rule", "min_certainty")
-    TRAINED = ("ndf", *NETWORKS)
+    FORMAT = 2
+    SERVED = ("inputs", "image_size", "code_dim", "generator", "legacy", "denoise_rule", "min_certainty")
+    TRAINED = ("discriminator.ndf", *NETWORKS)
     PLACES = ("damsm", "cleaned")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"encoders": PARTS | {"hash": str}}
 
@@ -181,7 +184,9 @@ class Painter(Exported):
     def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:
         """AttnGAN's published generator, with masks or without; its encoders are those of model.damsm."""
         state = read_kind(path, "generator")
-        check_settings(self.comparable(self.hparams), generator_sizes(state, path), SIZES, path)
+        sizes = generator_sizes(state, path)
+        theirs = sizes | {"generator": sizes}  # whichever of them are G's alone
+        check_settings(self.comparable(self.hparams), theirs, SIZES, path)
         for net in self.nets().values():
             take_generator(net, state, path)
 

@@ -105,7 +105,11 @@ class GGB(PoseGAN):
         averaged G gets after each epoch, null = the average of the live G's.
         """
         super().__init__(
-            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
+            optimizer={"lr": lr, "betas": betas or [0.5, 0.999], "fused": fused},
+            average={"decay": ema_decay},
+            accumulate=accumulate,
+            clip={"g": clip_g, "d": clip_d},
+            grad_norm_every=grad_norm_every,
         )
         self.save_hyperparameters()
         self.settle()
@@ -118,7 +122,7 @@ class GGB(PoseGAN):
                 "model.g_update=joint."
             )
         self.clip["ggb"] = clip_g
-        self.lr, self.betas, self.lr_decay, self.fused = lr, betas or [0.5, 0.999], lr_decay, fused
+        self.lr_decay = lr_decay
         self.downsize, self.d_cond = downsize, d_cond
         self.real, self.fake = ADVERSARIAL[adversarial]
 
@@ -291,10 +295,10 @@ class GGB(PoseGAN):
             p for net in (self.discriminator, self.discriminator_ggb) if net is not None for p in net.parameters()
         ]
         if self.g_update == "joint":
-            return self.adam(list(self.generator.parameters()), judges)
+            return self.scheduled(list(self.generator.parameters()), judges)
         *_, top = self.generator.dec.values()
         shared, heads = self.shared(), list(self.generator.to_rgb.parameters())
-        return self.adam([*shared, *top.parameters()], [*shared, *heads], judges)
+        return self.scheduled([*shared, *top.parameters()], [*shared, *heads], judges)
 
 
 def active(loss: Weights, critics: dict[str, bool], *, levels: bool, joint: bool) -> Weights:

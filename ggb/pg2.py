@@ -81,13 +81,17 @@ class PG2(PoseGAN):
         code. pose_radius: of the disks, and of the limbs in M.
         """
         super().__init__(
-            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
+            optimizer={"lr": lr, "betas": betas or [0.5, 0.999], "fused": fused},
+            average={"decay": ema_decay},
+            accumulate=accumulate,
+            clip={"g": clip_g, "d": clip_d},
+            grad_norm_every=grad_norm_every,
         )
         self.save_hyperparameters()
         self.settle()
         self.loss, self.stage1_steps, self.pose_radius = loss, stage1_steps, pose_radius
         self.g_adversarial = g_adversarial
-        self.lr, self.betas, self.lr_decay, self.fused = lr, betas or [0.5, 0.999], lr_decay, fused
+        self.lr_decay = lr_decay
         self.real, self.fake = ADVERSARIAL["bce"]
         self.generator = Generator(
             image_size=image_size,
@@ -173,4 +177,4 @@ class PG2(PoseGAN):
         return {"adversarial": self.real(told)} | self.distances(fine, y, mask)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
-        return self.adam(list(self.generator.parameters()), list(self.discriminator.parameters()))
+        return self.scheduled(list(self.generator.parameters()), list(self.discriminator.parameters()))

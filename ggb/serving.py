@@ -16,7 +16,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,10 +46,7 @@ class PoseGAN(Exported):
     HEADS: ClassVar[str] = ""  # the part of G that x-hat does not need
     CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS)}
 
-    lr: float
-    betas: list[float]
     lr_decay: str
-    fused: bool
 
     def settle(self) -> None:
         """Call after `save_hyperparameters`: checks choices and keeps what is served by."""
@@ -107,13 +104,9 @@ class PoseGAN(Exported):
         radius, sigma = how["pose_radius"], how["pose_sigma"]
         return pose_maps(joints, self.image_size, kind=how["pose_map"], radius=radius, sigma=sigma)
 
-    def adam(self, *sides: Sequence[torch.nn.Parameter]) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
+    def scheduled(self, *sides: Iterable[nn.Parameter]) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
         """An Adam for each set of parameters, its rate constant or a `LinearDecay`."""
-        betas = (float(self.betas[0]), float(self.betas[1]))
-        optimizers: list[torch.optim.Optimizer] = []
-        for side in sides:
-            moving = [p for p in side if p.requires_grad]
-            optimizers.append(torch.optim.Adam(moving, lr=self.lr, betas=betas, fused=self.fused))
+        optimizers = self.adam(*sides)
         if self.lr_decay == "none":
             return optimizers, []
         rate = LinearDecay(self.trainer.max_epochs or 1)

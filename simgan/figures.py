@@ -90,7 +90,7 @@ def grid(model: SIMGAN, x: Tensor, phi: Tensor, eps: Tensor) -> Columns:
 
 def noise(model: SIMGAN, count: int, seed: int) -> Tensor:
     """count,ca_dim from N(0, I), the same on every device."""
-    draw = torch.randn(count, int(model.hparams["ca_dim"]), generator=torch.Generator().manual_seed(seed))
+    draw = torch.randn(count, model.generator.ca_dim, generator=torch.Generator().manual_seed(seed))
     return draw.to(model.device)
 
 

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 from common.blocks import upcast
 from common.data.module import ImageData
 from common.data.records import Records, Sample
-from common.errors import UserError, choose
+from common.errors import UserError, check_ranges, choose
 from common.exports import Exported
 from common.gan import paired_noise
 from common.losses import ADVERSARIAL, kl_log_std, l1
@@ -34,8 +34,16 @@ CHOICES: dict[str, Sequence[bool | str]] = {
     "cycle_text": ("mean", "sample"),
     "bn_update": ("first_pass", "both"),
     "eval_bn": ("running", "recalibrate", "batch"),
-    "joint_norm": ("batch", "none"),
     "phi_norm": (False, True, "standard"),
+}
+
+
+# of G's settings those that decide its weights, or what it makes of them
+GENERATOR = ("ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "image_skip", "ca_dim", "ca_bias")
+RANGES = {
+    "phi_dim": "int [1, inf)",
+    "relevant_match_prob": "[0, 1]",
+    "lr_halve_every": "int [1, inf)",
 }
 
 
@@ -57,11 +65,9 @@ class SIMGAN(Exported):
     }
 
     KIND = "simgan"
-    SERVED = (
-        *("phi_dim", "phi_norm", "ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "image_skip"),
-        *("ca_dim", "ca_bias"),
-    )
-    TRAINED = ("image_size", "share_generators", "ndf", "d_max", "text_dim", "joint_norm")
+    FORMAT = 2
+    SERVED = ("phi_dim", "phi_norm", *(f"generator.{name}" for name in GENERATOR))
+    TRAINED = ("image_size", "share_generators", "discriminator")
     PLACES = ("text_encoder", "phi_cache")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"vse": TEXT_PARTS, "vocab": is_vocabulary, "phi_hash": str}
 
@@ -70,84 +76,50 @@ class SIMGAN(Exported):
         *,
         image_size: int,
         loss: dict[str, dict[str, float | None]],
-        text_encoder: str | None = None,
-        word_vectors: str | None = None,
-        phi_cache: str | None = None,
-        phi_dim: int = 300,
-        phi_norm: bool | str = False,
-        ngf: int = 64,
-        n_res: int = 16,
-        first_kernel: int = 3,
-        res_post_relu: bool = True,
-        trunk_skip: bool = False,
-        image_skip: bool = False,
-        ca_dim: int = 128,
-        ca_bias: bool = False,
-        ca_mode: str = "sample",
-        ca_reduction: str = "mean",
-        share_generators: bool = True,
-        ndf: int = 64,
-        d_max: int | None = 512,
-        text_dim: int = 128,
-        joint_norm: str = "batch",
-        adversarial: str = "lsgan",
-        cycle_text: str = "mean",
-        relevant_match_prob: float = 0.0,
-        bn_update: str = "first_pass",
-        eval_bn: str = "running",
-        lr: float = 2e-4,
-        betas: list[float] | None = None,
-        lr_halve_every: int = 50,
-        fused: bool = True,
-        recompute: bool = False,
-        ema_decay: float | None = None,
-        accumulate: int = 1,
-        clip_g: float | None = None,
-        clip_d: float | None = None,
-        grad_norm_every: int = 500,
+        text_encoder: str | None,
+        word_vectors: str | None,
+        phi_cache: str | None,
+        phi_dim: int,
+        phi_norm: bool | str,
+        generator: dict[str, Any],
+        discriminator: dict[str, Any],
+        share_generators: bool,
+        adversarial: str,
+        ca_mode: str,
+        ca_reduction: str,
+        cycle_text: str,
+        relevant_match_prob: float,
+        bn_update: str,
+        eval_bn: str,
+        lr_halve_every: int,
+        **gan: Any,
     ) -> None:
-        """Plain values only; conf/model/simgan.yaml says where each comes from.
+        """Plain values only; conf/model/simgan.yaml says where each comes from. gan: what `GANModule` takes.
 
         text_encoder: a `model=vse` artifact or a third-party file; needed to fit and to sample, not to describe.
         word_vectors: fastText's .bin or a text file of vectors, which SISGAN's published text encoders need.
-        phi_cache: folder for the table of sentence vectors, or null for none.
+        phi_cache: folder for the table of sentence vectors, or null for none. generator, discriminator: what the
+        networks take besides the sizes that they share.
         """
-        super().__init__(
-            ema_decay=ema_decay, accumulate=accumulate, clip_g=clip_g, clip_d=clip_d, grad_norm_every=grad_norm_every
-        )
+        super().__init__(**gan)
         self.save_hyperparameters()
+        check_ranges("model", self.hparams, RANGES)
         for name, known in CHOICES.items():
             choose(f"model.{name}", self.hparams[name], known)
         self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi_dim, phi_norm
         self.ca_mode, self.ca_reduction, self.cycle_text = ca_mode, ca_reduction, cycle_text
         self.relevant_match_prob, self.bn_update, self.eval_bn = relevant_match_prob, bn_update, eval_bn
-        self.lr, self.betas, self.lr_halve_every, self.fused = lr, betas or [0.5, 0.999], lr_halve_every, fused
+        self.lr_halve_every = lr_halve_every
         self.real, self.fake = ADVERSARIAL[adversarial]
 
+        shared: dict[str, Any] = {"phi_dim": phi_dim, "standardise": phi_norm == "standard"}
+
         def make_generator() -> Generator:
-            return Generator(
-                phi_dim=phi_dim,
-                standardise=phi_norm == "standard",
-                ngf=ngf,
-                n_res=n_res,
-                first_kernel=first_kernel,
-                res_post_relu=res_post_relu,
-                trunk_skip=trunk_skip,
-                image_skip=image_skip,
-                ca_dim=ca_dim,
-                ca_bias=ca_bias,
-                recompute=recompute,
-            )
+            return Generator(**shared, **generator)
 
         def make_discriminator() -> Discriminator:
             return Discriminator(
-                image_size=image_size,
-                phi_dim=phi_dim,
-                standardise=phi_norm == "standard",
-                ndf=ndf,
-                d_max=d_max,
-                text_dim=text_dim,
-                joint_norm=joint_norm,
+                image_size=image_size, phi_dim=phi_dim, standardise=phi_norm == "standard", **discriminator
             )
 
         self.generator, self.discriminator = make_generator(), make_discriminator()
@@ -232,16 +204,15 @@ class SIMGAN(Exported):
         c, mu, log_sigma = self.generator.condition(target, mode=self.ca_mode)
         edit = self.generator.edit(x, c)  # x-hat, once: both updates read it
         back = self.go_back(edit, own)  # x-tilde
-        sets = [(self.discriminator, edit, target)]
-        if self.discriminator_back is not None:
-            sets.append((self.discriminator_back, back, own))
-
         with self.toggled_optimizer(opt_d):
-            terms = self.d_terms(x, own, wrong, sets)
+            terms = self.d_terms(self.discriminator, x, own, wrong, edit, target)
+            if self.discriminator_back is not None:
+                more = self.d_terms(self.discriminator_back, x, own, wrong, back, own)
+                terms = {name: term + more[name] for name, term in terms.items()}
             self.gradient_norms(terms, self.discriminator.parameters(), "d")
             self.descend(opt_d, terms, self.loss["d"], "d", batch_idx)
         with self.toggled_optimizer(opt_g):
-            terms = self.g_terms(x, own, back, mu, log_sigma, sets)
+            terms = self.g_terms(x, own, target, edit, back, mu, log_sigma)
             self.descend(opt_g, terms, self.loss["g"], "g", batch_idx)
 
         self.pending["train/mean_abs_mu"] = mu.detach().float().abs().mean()
@@ -263,32 +234,23 @@ class SIMGAN(Exported):
             return net(edit, own, mode="mean" if self.ca_mode == "mean" else self.cycle_text)
 
     def d_terms(
-        self, x: Tensor, own: Tensor, wrong: Tensor, sets: list[tuple[Discriminator, Tensor, Tensor]]
+        self, net: Discriminator, x: Tensor, own: Tensor, wrong: Tensor, fake: Tensor, target: Tensor
     ) -> dict[str, Tensor]:
-        """Eq. 1. The text enters after the trunk, so both real terms share it; real and fake are never one BN batch."""
-        terms: dict[str, Tensor] = {}
-        for number, (net, fake, phi) in enumerate(sets):
-            h = net.trunk(x)
-            scores = {"real": net.head(h, own), "mismatch": net.head(h, wrong), "fake": net(fake.detach(), phi)}
-            for name, score in scores.items():
-                cost = self.real(score) if name == "real" else self.fake(score)
-                terms[name] = terms[name] + cost if number else cost
-                if not number:
-                    self.pending[f"train/score_{name}"] = score.detach().float().mean()
-        return terms
+        """Eq. 1, of a fake made for `target`. The text enters after the trunk, so both real terms share it, and real
+        and fake are never one BN batch."""
+        h = net.trunk(x)
+        scores = {"real": net.head(h, own), "mismatch": net.head(h, wrong), "fake": net(fake.detach(), target)}
+        if net is self.discriminator:
+            self.pending |= {f"train/score_{name}": upcast(score.detach()).mean() for name, score in scores.items()}
+        return {name: (self.real if name == "real" else self.fake)(score) for name, score in scores.items()}
 
     def g_terms(
-        self,
-        x: Tensor,
-        own: Tensor,
-        back: Tensor,
-        mu: Tensor,
-        log_sigma: Tensor,
-        sets: list[tuple[Discriminator, Tensor, Tensor]],
+        self, x: Tensor, own: Tensor, target: Tensor, edit: Tensor, back: Tensor, mu: Tensor, log_sigma: Tensor
     ) -> dict[str, Tensor]:
         """Eq. 4: adversarial, cycle (Eq. 2) and conditioning (Eq. 3); terms with a null weight are not computed."""
-        costs = [self.real(net(fake, phi)) for net, fake, phi in sets]
-        terms = {"adversarial": costs[0] if len(costs) == 1 else costs[0] + costs[1]}
+        terms = {"adversarial": self.real(self.discriminator(edit, target))}
+        if self.discriminator_back is not None:  # of the second set
+            terms["adversarial"] = terms["adversarial"] + self.real(self.discriminator_back(back, own))
         if self.loss["g"]["cycle"] is not None:
             terms["cycle"] = l1(back, x)
         if self.loss["g"]["conditioning"] is not None:
@@ -301,11 +263,7 @@ class SIMGAN(Exported):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[StepLR]]:
         """Adam for both sides, halved every 50 epochs (Sec. 3.1): lr(e) = lr 0.5^floor(e / 50)."""
         sides = ((self.generator, self.generator_back), (self.discriminator, self.discriminator_back))
-        optimizers: list[torch.optim.Optimizer] = []
-        for nets in sides:
-            parameters = [p for net in nets if net is not None for p in net.parameters()]
-            betas = (float(self.betas[0]), float(self.betas[1]))
-            optimizers.append(torch.optim.Adam(parameters, lr=self.lr, betas=betas, fused=self.fused))
+        optimizers = self.adam(*([p for net in nets if net for p in net.parameters()] for nets in sides))
         return optimizers, [StepLR(opt, self.lr_halve_every, gamma=0.5) for opt in optimizers]
 
     # ---- files: the text encoder and its vocabulary go with the generator, so that a raw sentence is enough
@@ -356,7 +314,7 @@ class SIMGAN(Exported):
         """x-hat for each image and its mismatched sentence; noise from the pair's id, else from `generator`."""
         x = batch["image"]
         phi = self.look_up(batch["other_row"], batch["other_caption"])
-        width = self.hparams["ca_dim"]
+        width = self.generator.ca_dim
         if "pair" in batch:
             eps = paired_noise(batch["pair"], width).to(x.device)
         else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from common.blocks import initialise, upcast
-from common.errors import UserError
+from common.errors import UserError, check_ranges, choose
 
 SLOPE = 0.2  # LeakyReLU (Sec. 3.1); the slope is not in the paper: SISGAN
 BRIGHTEST = 0.99  # of what `image_skip` carries: tanh reaches 1 nowhere
@@ -109,7 +109,7 @@ class ResidualUnit(nn.Module):
 
 
 class Generator(nn.Module):
-    """G(x, phi): the photo x edited to fit the sentence phi; 21,168,195 parameters at the defaults (Sec. 3.1).
+    """G(x, phi): the photo x edited to fit the sentence phi; 21,168,195 parameters at the paper's sizes (Sec. 3.1).
 
     x: B,3,S,S in [-1, 1], S divisible by 4; phi: B,D -> B,3,S,S in (-1, 1).
     """
@@ -117,20 +117,22 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        phi_dim: int = 300,
-        standardise: bool = False,
-        ngf: int = 64,
-        n_res: int = 16,
-        first_kernel: int = 3,
-        res_post_relu: bool = True,
-        trunk_skip: bool = False,
-        image_skip: bool = False,
-        ca_dim: int = 128,
-        ca_bias: bool = False,
-        recompute: bool = False,
+        phi_dim: int,
+        standardise: bool,
+        ngf: int,
+        n_res: int,
+        first_kernel: int,
+        res_post_relu: bool,
+        trunk_skip: bool,
+        image_skip: bool,
+        ca_dim: int,
+        ca_bias: bool,
+        recompute: bool,
     ) -> None:
         """image_skip: the decoder says how the photo differs (before tanh), and begins near no difference at all."""
         super().__init__()
+        sizes = {"ngf": ngf, "n_res": n_res, "first_kernel": first_kernel, "ca_dim": ca_dim}
+        check_ranges("model.generator", sizes, dict.fromkeys(sizes, "int [1, inf)") | {"n_res": "int [0, inf)"})
         self.ca_dim, self.trunk_skip, self.image_skip, self.recompute = ca_dim, trunk_skip, image_skip, recompute
         self.standardise = Standardise(phi_dim) if standardise else nn.Identity()
         self.augment = ConditioningAugmentation(phi_dim=phi_dim, ca_dim=ca_dim, bias=ca_bias)
@@ -207,16 +209,21 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int = 256,
-        phi_dim: int = 300,
-        standardise: bool = False,
-        ndf: int = 64,
-        d_max: int | None = 512,
-        text_dim: int = 128,
-        joint_norm: str = "batch",
+        image_size: int,
+        phi_dim: int,
+        standardise: bool,
+        ndf: int,
+        d_max: int | None,
+        text_dim: int,
+        joint_norm: str,
     ) -> None:
         """joint_norm: batch, or none where text and image meet, so that each pair is judged by itself."""
         super().__init__()
+        sizes = {"ndf": ndf, "d_max": d_max, "text_dim": text_dim}
+        check_ranges(
+            "model.discriminator", sizes, dict.fromkeys(sizes, "int [1, inf)") | {"d_max": "null or int [1, inf)"}
+        )
+        choose("model.discriminator.joint_norm", joint_norm, ("batch", "none"))
         depth = log2(image_size / 4)
         if depth != int(depth) or depth < 1:
             raise UserError(

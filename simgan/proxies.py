@@ -121,7 +121,7 @@ class EditProxies:
         for i in rows:
             source = batch["image"][i : i + 1].expand(10, -1, -1, -1)
             if self.seen + i < self.options["diversity_pairs"]:
-                eps = paired_noise(torch.arange(10) + 10 * int(batch["pair"][i]), model.hparams["ca_dim"], seed=2)
+                eps = paired_noise(torch.arange(10) + 10 * int(batch["pair"][i]), model.generator.ca_dim, seed=2)
                 drawn = to_uint8(model.draw(source, target[i : i + 1].expand(10, -1), eps.to(source.device)))
                 a, b = torch.triu_indices(10, 10, 1)
                 self.add("div_lpips", self.lpips(drawn[a], drawn[b]).mean()[None])

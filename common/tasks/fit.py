@@ -39,7 +39,7 @@ def artifact(need: Config, asked: list[str]) -> Path:
     if "prepare" in need:
         return run_job(cfg)
     cfg["hash"] = short_hash(identity(cfg))
-    digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"]])
+    digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"], cfg["model"]])  # the bar it was measured by too
     path = Path(cfg["paths"]["artifacts"]) / f"{need['model']}-{cfg['data']['name']}-{digest}.pt"
     if path.is_file():
         return path

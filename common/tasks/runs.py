@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,8 +25,6 @@ REMEDY = "free space or choose paths.runs=FOLDER"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
 # what does not change the weights that come out, so that a run is found again when it is changed
 NOT_IDENTITY = {"data": ("workers", "store", "reads", "provides"), "trainer": ("max_epochs",)}
-NOT_MODEL = """text_encoder image_encoder damsm cleaned trunk_weights phi_cache cache fused grad_norm_every
-eval_bn""".split()
 
 
 def identity(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
     The length of training is left out, so that a longer run goes on from a shorter one, unless the model's file has a
     `horizon`: where the learning rate depends on the length, a longer run is another run.
     """
-    model = {k: v for k, v in cfg["model"].items() if k not in NOT_MODEL}
+    model = without(cfg["model"], cfg.get("incidental", ()))
     data = {k: v for k, v in cfg["data"].items() if k not in NOT_IDENTITY["data"]}
     if data["source"] != "procedural":
         data.pop("procedural", None)
@@ -51,6 +49,18 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
         "needs": needs,
         **length,
     }
+
+
+def without(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Settings but for some, nested ones with dots: those that the model's file calls `incidental`."""
+    kept = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            inner = [name.removeprefix(f"{key}.") for name in names if name.startswith(f"{key}.")]
+            value = without(value, inner)
+        if key not in names:
+            kept[key] = value
+    return kept
 
 
 def run_name(cfg: dict[str, Any]) -> str:

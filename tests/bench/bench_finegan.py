@@ -25,6 +25,7 @@ from tests.bench.bench_data import birds
 from tests.bench.bench_step import ALL, ALL_CPU, CHANNELS_LAST, FIRST, NCHW, Case, Turns, alone, fit
 from tests.bench.timing import Row, alternate
 from tests.peers.attngan_step import PublicStep, word_losses
+from tests.worlds.settings import settings
 
 TERMS: dict[str, dict[str, float | None]] = {
     "d": {"real": 1 / 2, "cond_real": 1 / 2, "fake": 1 / 3, "cond_fake": 1 / 3, "mismatch": 1 / 3},
@@ -98,8 +99,8 @@ def finegan(folder: Path, *, device: torch.device, quick: bool) -> list[Row]:
 
 def build(case: Case, kind: str, **options: Any) -> FineGAN:
     """The model, still without encoders."""
-    settings = KINDS[kind].settings | dict(case.widths) | options
-    return FineGAN(image_size=case.side, mismatch="shift", grad_norm_every=0, **settings)
+    told = KINDS[kind].settings | dict(case.widths) | options
+    return FineGAN(**settings("finegan", image_size=case.side, mismatch="shift", grad_norm_every=0, **told))
 
 
 def untrained(case: Case, model: FineGAN, names: tuple[str, ...]) -> Encoders:
@@ -159,7 +160,7 @@ def arithmetic(case: Case, kind: str) -> int:
         return [(torch.arange(len(pad)), pad.shape[1])]
 
     with FakeTensorMode(), patch.object(losses, "parts", whole):  # a length would be a number
-        model = build(case, kind, ema_decay=None)
+        model = build(case, kind, **{"average.decay": None})
         model.image_encoder = untrained(case, model, ()).image
         images = torch.empty(count, 3, case.side, case.side)
         masks = model.mask_pyramid(torch.empty(count, 1, case.side, case.side) if model.masked else None)

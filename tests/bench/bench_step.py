@@ -26,6 +26,7 @@ from simgan.model import SIMGAN
 from simgan.vse import TextEncoder
 from tests.bench.bench_data import birds
 from tests.bench.timing import Row, now
+from tests.worlds.settings import settings
 
 LOSS: dict[str, dict[str, float | None]] = {
     "d": {"real": 1.0, "mismatch": 1.0, "fake": 1.0},
@@ -101,7 +102,7 @@ class PublicStep:
         self.words, self.lengths = model.text_encoder.vocabulary.encode(sentences)
         self.loss = model.loss
         self.opt_g, self.opt_d = (
-            torch.optim.Adam(net.parameters(), lr=model.lr, betas=(0.5, 0.999))
+            torch.optim.Adam(net.parameters(), lr=model.adam_options["lr"], betas=(0.5, 0.999))
             for net in (self.generator, self.discriminator)
         )
 
@@ -229,7 +230,7 @@ def run(
     gc.collect()  # networks of the run before, which hang in cycles
     torch.manual_seed(0)
     records = reader.read()
-    model = SIMGAN(image_size=case.side, loss=LOSS, grad_norm_every=0, **case.widths)
+    model = SIMGAN(**settings("simgan", image_size=case.side, loss=LOSS, grad_norm_every=0, **case.widths))
     vocabulary = Vocabulary.build(sentence for captions in records.captions for sentence in captions)
     net = SentenceEncoder(words=len(vocabulary), word_dim=model.phi_dim, dim=model.phi_dim)
     model.text_encoder = TextEncoder(vocabulary=vocabulary, net=net, hash="untrained")
@@ -307,14 +308,14 @@ def alone(
 def arithmetic(case: Case) -> int:
     """Floating-point operations of one image in one step: 1.1e12 at 256 px, counted on networks without numbers."""
     with torch.device("meta"):
-        model = SIMGAN(image_size=case.side, loss=LOSS, **case.widths)
+        model = SIMGAN(**settings("simgan", image_size=case.side, loss=LOSS, **case.widths))
         x, own, wrong = torch.empty(1, 3, case.side, case.side), *torch.empty(2, 1, model.phi_dim)
         with FlopCounterMode(display=False) as counter:
             c, mu, log_sigma = model.generator.condition(wrong)
             edit = model.generator.edit(x, c)
             back = model.go_back(edit, own)
-            sets = [(model.discriminator, edit, wrong)]
-            weighted(model.d_terms(x, own, wrong, sets), LOSS["d"]).backward()
+            terms = model.d_terms(model.discriminator, x, own, wrong, edit, wrong)
+            weighted(terms, LOSS["d"]).backward()
             model.discriminator.requires_grad_(False)
-            weighted(model.g_terms(x, own, back, mu, log_sigma, sets), LOSS["g"]).backward()
+            weighted(model.g_terms(x, own, wrong, edit, back, mu, log_sigma), LOSS["g"]).backward()
     return counter.get_total_flops()

@@ -27,25 +27,31 @@ SHORT = (
     "preset=toy trainer=cpu trainer.precision=32-true trainer.max_epochs=1 trainer.limit_train_batches=20 "
     "trainer.log_every_n_steps=5 trainer.grid_every=1 metrics.judge=null metrics.is_network=null logger=csv name=print"
 )
-GAN = "data.batch_size=8 model.ema_decay=0.9 model.lr=1.0e-3"
+GAN = "data.batch_size=8 model.average.decay=0.9 model.optimizer.lr=1.0e-3"
+POSE = "data.batch_size=8 model.ema_decay=0.9 model.lr=1.0e-3 model.ngf=8 model.ndf=8"
 # name -> its model and data, its settings, the files it is given; in the order in which they need each other
 MODELS: dict[str, tuple[str, str]] = {
     "classifier": ("classifier cub", "data.batch_size=32"),
-    "vse": ("vse cub", "model.image_encoder={classifier} data.batch_size=32 model.min_times_chance=0 model.lr=3.0e-3"),
+    "vse": (
+        "vse cub",
+        "model.image_encoder={classifier} data.batch_size=32 model.min_times_chance=0 model.optimizer.lr=3.0e-3",
+    ),
     "damsm_text": ("damsm cub", "model.inputs=text data.batch_size=24"),
     "damsm_raw": ("damsm cub", "model.inputs=raw data.batch_size=24"),
     "is_network": ("is_network cub", "data.batch_size=24"),
     "simgan": (
         "simgan cub",
-        f"{GAN} model.text_encoder={{vse}} model.ngf=8 model.ndf=8 model.n_res=2 loss.g.cycle=5.0",
+        f"{GAN} model.text_encoder={{vse}} model.generator.ngf=8 model.discriminator.ndf=8 "
+        "model.generator.n_res=2 loss.g.cycle=5.0",
     ),
-    "attngan": ("attngan cub", f"{GAN} model.damsm={{damsm_text}} model.ngf=8 model.ndf=8"),
+    "attngan": ("attngan cub", f"{GAN} model.damsm={{damsm_text}} model.generator.ngf=8 model.discriminator.ndf=8"),
     "finegan": (
         "finegan cub",
-        f"{GAN} model.inputs=raw model.damsm={{damsm_raw}} model.ngf=8 model.ndf=8 metrics.cleaned=null",
+        f"{GAN} model.inputs=raw model.damsm={{damsm_raw}} model.generator.ngf=8 "
+        "model.discriminator.ndf=8 metrics.cleaned=null",
     ),
-    "ggb": ("ggb deepfashion", f"{GAN} model.ngf=8 model.ndf=8"),
-    "unet": ("unet deepfashion", f"{GAN} model.ngf=8 model.ndf=8"),
+    "ggb": ("ggb deepfashion", POSE),
+    "unet": ("unet deepfashion", POSE),
     "pg2": ("pg2 deepfashion", "data.batch_size=8"),
 }
 

@@ -23,6 +23,7 @@ from common.classifier import (
     prepare,
 )
 from common.errors import UserError
+from tests.worlds.settings import settings
 from tests.worlds.squares import squares
 
 WIDTHS = {"inception_v3": 2048, "vgg16": 4096, "vgg16_bn": 4096, "vgg19": 4096, "alexnet": 4096, "resnet18": 512}
@@ -158,7 +159,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Classifier, Path]:
     root = tmp_path_factory.mktemp("squares")
     seed_everything(0)
     data = squares(root)
-    model = Classifier(arch="alexnet_tiny", image_size=64, optimizer="adam", lr=1e-3, warmup_epochs=1)
+    model = Classifier(
+        **settings("classifier", arch="alexnet_tiny", image_size=64, name="adam", lr=1e-3, warmup_epochs=1)
+    )
     trainer = Trainer(max_epochs=40, default_root_dir=root, enable_checkpointing=False, **QUIET)
     trainer.fit(model, datamodule=data)
     assert trainer.callback_metrics["train/loss"] < 1.2  # ln 8 = 2.08
@@ -228,8 +231,10 @@ def test_checkpoint_restores_the_classes_and_refuses_other_models(fitted: tuple[
 def test_fine_tuning_starts_from_the_given_weights(fitted: tuple[Classifier, Path]) -> None:
     _, root = fitted
     path, source = str(root / "classifier.pt"), load_classifier(root / "classifier.pt").net.state_dict()
-    tuned = Classifier(arch="alexnet_tiny", image_size=64, classes=3, weights=path).net.state_dict()
+    tuned = Classifier(
+        **settings("classifier", arch="alexnet_tiny", image_size=64, classes=3, weights=path)
+    ).net.state_dict()
     assert tuned["classifier.6.weight"].shape == (3, 128)
     assert all(torch.equal(tuned[k], source[k]) for k in source if not k.startswith("classifier.6"))
     with pytest.raises(UserError, match="holds alexnet_tiny, not vgg16_tiny"):
-        Classifier(arch="vgg16_tiny", image_size=64, classes=3, weights=path)
+        Classifier(**settings("classifier", arch="vgg16_tiny", image_size=64, classes=3, weights=path))

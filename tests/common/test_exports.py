@@ -14,6 +14,7 @@ from common.weights import are_words, check_parts, is_state
 from tests.worlds.layouts import refusal
 
 Content = dict[str, Any]
+PLAIN: Content = {"optimizer": {"lr": 0.1, "betas": [0.5, 0.9]}, "accumulate": 1, "clip": {}, "grad_norm_every": 0}
 
 
 class Painter(Exported):
@@ -25,9 +26,14 @@ class Painter(Exported):
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"words": are_words}
 
     def __init__(
-        self, *, width: int = 3, paint: dict[str, int] | None = None, place: str | None = None, ema_decay: float | None
+        self,
+        *,
+        average: dict[str, float | None],
+        width: int = 3,
+        paint: dict[str, int] | None = None,
+        place: str | None = None,
     ) -> None:
-        super().__init__(ema_decay=ema_decay)
+        super().__init__(average=average, **PLAIN)
         self.save_hyperparameters()
         self.generator, self.discriminator = nn.Linear(width, 2), nn.Linear(2, 1)
         self.average_generator()
@@ -41,7 +47,7 @@ class Painter(Exported):
 
 
 def make(**more: Any) -> Painter:
-    return Painter(**{"ema_decay": 0.9, "paint": {"ngf": 8}, "place": "/here"} | more)
+    return Painter(**{"average": {"decay": 0.9}, "paint": {"ngf": 8}, "place": "/here"} | more)
 
 
 @pytest.fixture
@@ -97,7 +103,7 @@ TAMPERED += [
     ("painter_cub.pt", "ema/weight", "a word", "part ema is a dict"),
     ("painter_cub.pt", "config/width", 4, "add model.width=4 to the command"),
     ("painter_cub.pt", "config/paint", {"ngf": 16}, "add model.paint.ngf=16 to the command"),
-    ("painter_cub.pt", "config/ema_decay", None, "add model.ema_decay=null to the command"),
+    ("painter_cub.pt", "config/average", {"decay": None}, "add model.average.decay=null to the command"),
     ("last.ckpt", "suite", ..., "is of another program, not of Painter"),
     ("last.ckpt", "suite/model", "VSE", "last.ckpt is of VSE, not of Painter"),
     ("last.ckpt", "suite/format", 7, "is of format 7, not 1"),
@@ -127,7 +133,7 @@ def test_what_was_tampered_with_is_refused_and_changes_nothing(
 
 def test_settings_that_build_nothing_are_refused(file: Path) -> None:
     content = torch.load(file, weights_only=True)
-    for where, value in {"config/width": "wide", "config/colour": 3, "config/ema_decay": ...}.items():
+    for where, value in {"config/width": "wide", "config/colour": 3, "config/average": ...}.items():
         torch.save(spoil(content, where, value), file)
         assert "holds settings that build no network" in refusal(lambda: Painter.load(file))
 

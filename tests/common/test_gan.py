@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -32,9 +33,11 @@ class Tiny(GANModule):
     """Two linear networks and a frozen one."""
 
     def __init__(
-        self, *, lr: float = 0.1, spoil: bool = False, decay_every: int = 2, still: str = "", **options: float
+        self, *, lr: float = 0.1, spoil: bool = False, decay_every: int = 2, still: str = "", **options: Any
     ) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
+        given: dict[str, Any] = {"average": {"decay": None}, "accumulate": 1, "clip": {"g": None, "d": None}}
+        given |= {"optimizer": {"lr": lr, "betas": [0.5, 0.9], "fused": False}, "grad_norm_every": 500}
+        super().__init__(**given | options)
         self.save_hyperparameters()
         torch.manual_seed(0)
         self.generator, self.discriminator = nn.Linear(2, 2), nn.Linear(2, 1)
@@ -101,7 +104,7 @@ def test_schedulers_step_once_an_epoch(tmp_path: Path) -> None:
 
 
 def test_the_average_is_of_the_generator_alone(tmp_path: Path) -> None:
-    model = Tiny(ema_decay=0.9)
+    model = Tiny(average={"decay": 0.9})
     start = model.generator.weight.detach().clone()
     fit(model, tmp_path, max_epochs=1, batch=8)
     assert model.ema_generator is not None
@@ -134,7 +137,7 @@ def test_the_last_short_window_steps_too(tmp_path: Path) -> None:
 
 def test_clipping_is_for_each_side(tmp_path: Path) -> None:
     for side, other in (("g", "d"), ("d", "g")):
-        model = Tiny(lr=1.0, **{f"clip_{side}": 1e-4})
+        model = Tiny(lr=1.0, clip={side: 1e-4, other: None})
         nets = {"g": model.generator, "d": model.discriminator}
         before = {k: net.weight.detach().clone() for k, net in nets.items()}
         fit(model, tmp_path, max_epochs=1, batch=8)
@@ -161,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path: Path) -
 
 
 def test_checkpoints_hold_no_frozen_network_and_load_strictly(tmp_path: Path) -> None:
-    model = Tiny(ema_decay=0.9)
+    model = Tiny(average={"decay": 0.9})
     trainer = fit(model, tmp_path, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -234,7 +237,7 @@ class InParts(Tiny):
 
 
 def test_a_step_in_parts_equals_the_step_at_once(tmp_path: Path) -> None:
-    at_once, parts = Tiny(ema_decay=0.9), InParts(ema_decay=0.9)
+    at_once, parts = Tiny(average={"decay": 0.9}), InParts(average={"decay": 0.9})
     for model in (at_once, parts):
         fit(model, tmp_path, max_epochs=3)
     for name, value in at_once.state_dict().items():
@@ -256,7 +259,7 @@ def test_an_average_from_the_start_counts_the_initial_weights(tmp_path: Path) ->
         def average_generator(self, **options: bool) -> None:
             super().average_generator(buffers=False, from_start=True)
 
-    model = FromStart(ema_decay=0.9)
+    model = FromStart(average={"decay": 0.9})
     start = model.generator.weight.detach().clone()
     fit(model, tmp_path, max_epochs=1, batch=8)
     assert model.ema_generator is not None
@@ -266,7 +269,7 @@ def test_an_average_from_the_start_counts_the_initial_weights(tmp_path: Path) ->
 
 def test_statistics_of_the_average_are_those_of_its_own_activations() -> None:
     """Not those of the live weights, no running average: the mean over the batches given. Nothing else moves."""
-    model = Tiny(ema_decay=0.9)
+    model = Tiny(average={"decay": 0.9})
     torch.manual_seed(1)
     norm = nn.BatchNorm1d(2)
     model.generator = nn.Sequential(nn.Linear(2, 2), norm, nn.Dropout(0.5))

@@ -20,7 +20,6 @@ STILL = {  # what is too large or in a circle today; it may only become less
     "finegan/denoise.py:fit",
     "finegan/model.py:FineGAN.__init__",
     "ggb/model.py:GGB.__init__",
-    "simgan/model.py:SIMGAN.__init__",
     "chain",
 }
 

@@ -41,6 +41,7 @@ from common.metrics.functions import (
 )
 from common.weights import KNOWN_FILES, find_weights
 from tests.peers.fidelity import noise, reference, rng, write_inception
+from tests.worlds.settings import settings
 
 # ---- the door
 
@@ -332,7 +333,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_classifier_stands_in_under_its_own_name(tmp_path: Path) -> None:
-    model = Classifier(arch="alexnet_tiny", image_size=64, classes=5)
+    model = Classifier(**settings("classifier", arch="alexnet_tiny", image_size=64, classes=5))
     model.class_names, model.data_name = list("abcde"), "cub"
     torch.save(model.export(), tmp_path / "classifier.pt")
     extractor = ClassifierExtractor(load_classifier(tmp_path / "classifier.pt"))

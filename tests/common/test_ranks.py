@@ -18,7 +18,9 @@ def test_two_processes_are_one_run(tmp_path: Path) -> None:
     for name, more in (("alone", []), ("both", ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"])):
         out = tmp_path / name
         out.mkdir()
-        command = words(tmp_path, "trainer.max_epochs=2", "model.ema_decay=0.9", f"paths.runs={out / 'runs'}", *more)
+        command = words(
+            tmp_path, "trainer.max_epochs=2", "model.average.decay=0.9", f"paths.runs={out / 'runs'}", *more
+        )
         process = start(command, script=RANKS, env={"RANKS": str(out)})
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said

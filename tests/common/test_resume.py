@@ -69,7 +69,7 @@ def same(a: Path, b: Path) -> None:
 
 def test_one_epoch_and_another_are_two(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the generator's average, an update over two batches of which the last is alone, and halved rates."""
-    extra = ["model.ema_decay=0.9", "model.accumulate=2", "trainer.limit_train_batches=3", "model.lr_halve_every=1"]
+    extra = ["model.average.decay=0.9", "model.accumulate=2", "trainer.limit_train_batches=3", "model.lr_halve_every=1"]
     extra.append("evaluate=false")
     assert call(monkeypatch, words(world, *extra, "trainer.max_epochs=2", "name=two")) == 0
     for epochs in (1, 2):
@@ -130,7 +130,7 @@ def epoch(path: Path) -> int:
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    extra = ["evaluate=false", "name=nan", "model.lr=0.3"]
+    extra = ["evaluate=false", "name=nan", "model.optimizer.lr=0.3"]
     assert call(monkeypatch, words(world, *extra)) == 0
     folder = named(world, "nan")
     last = folder / "checkpoints" / "last.ckpt"

@@ -243,7 +243,7 @@ BAD = {
     "key": (["trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
     "new key": (["+trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
     "new argument": (["+model.nfg=3"], "SIMGAN has no setting nfg"),
-    "taken away": (["~model.ngf"], "~model.ngf takes away"),
+    "taken away": (["~model.generator.ngf"], "~model.generator.ngf takes away"),
     "syntax": (["name=[a"], "name=[a is not of the form KEY=VALUE"),
     "no value": (["resume"], "resume is not of the form KEY=VALUE"),
     "several": (["seed=0,1"], "add -m for a run of each"),

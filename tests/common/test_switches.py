@@ -29,7 +29,12 @@ def losses(root: Path, patch: pytest.MonkeyPatch, name: str, *more: str) -> torc
 
 @pytest.fixture(scope="module")
 def plain(world: Path) -> torch.Tensor:
-    switches = ("trainer.channels_last=false", "trainer.compile=false", "model.fused=false", "model.recompute=false")
+    switches = (
+        "trainer.channels_last=false",
+        "trainer.compile=false",
+        "model.optimizer.fused=false",
+        "model.generator.recompute=false",
+    )
     with pytest.MonkeyPatch.context() as patch:
         found = losses(world, patch, "plain", *switches)
     assert found.shape == (3, 4)
@@ -41,8 +46,8 @@ def plain(world: Path) -> torch.Tensor:
     ("switch", "tolerance"),
     [
         ("trainer.channels_last=true", 1e-4),
-        ("model.fused=true", 1e-4),
-        ("model.recompute=true", 1e-4),
+        ("model.optimizer.fused=true", 1e-4),
+        ("model.generator.recompute=true", 1e-4),
         ("trainer.precision=bf16-mixed", 0.1),
         pytest.param("trainer.compile=default", 1e-3, marks=pytest.mark.slow),
     ],
@@ -51,7 +56,7 @@ def test_losses_agree(
     switch: str, tolerance: float, world: Path, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = switch.partition("=")[0].rpartition(".")[2]
-    off = [word for word in ("trainer.channels_last=false", "model.fused=false") if name not in word]
+    off = [word for word in ("trainer.channels_last=false", "model.optimizer.fused=false") if name not in word]
     found = losses(world, monkeypatch, name, *off, switch)
     torch.testing.assert_close(found, plain, rtol=tolerance, atol=tolerance / 10)
     assert torch.equal(found, plain) or name != "recompute"

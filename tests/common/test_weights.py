@@ -1,14 +1,16 @@
 """State dicts of files: what does not fit is said in a sentence, and no code in them ever runs."""
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from common.errors import UserError
-from common.weights import check_settings, load_strict, read_state
+from common.weights import KNOWN_FILES, check_settings, load_strict, read_state
 from tests.peers.old_weights import Trap
 
 
@@ -84,12 +86,25 @@ def test_what_is_no_state_dict_is_said(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_told_as_words_of_the_command() -> None:
-    mine = {"image_size": 64, "ngf": 8, "levels": None, "loss.d.part": None, "ema_decay": 0.999, "lr": 1.0}
+    mine = {"image_size": 64, "ngf": 8, "levels": None, "loss.d.part": None, "average.decay": 0.999, "lr": 1.0}
     names = ("image_size", "ngf", "levels", "loss.d.part")
-    check_settings(mine, mine | {"ema_decay": 0.9, "lr": 2.0}, names, "a.pt")  # neither decides which weights there are
+    check_settings(
+        mine, mine | {"average.decay": 0.9, "lr": 2.0}, names, "a.pt"
+    )  # neither decides which weights there are
     check_settings(mine, {"ngf": 8}, names, "a.pt")
-    theirs = {"image_size": 256, "ngf": 8, "levels": [64, 128], "loss.d.part": 1.0, "ema_decay": None}
+    theirs = {"image_size": 256, "ngf": 8, "levels": [64, 128], "loss.d.part": 1.0, "average.decay": None}
     with pytest.raises(UserError, match=r"a\.pt was made with other settings") as caught:
         check_settings(mine, theirs, names, "a.pt")
-    words = "add data.image_size=256 model.levels=[64,128] loss.d.part=1.0 model.ema_decay=null to the command."
+    words = "add data.image_size=256 model.levels=[64,128] loss.d.part=1.0 model.average.decay=null to the command."
     assert str(caught.value).endswith(words)
+
+
+def test_every_public_file_is_known_and_named_by_its_hash() -> None:
+    named = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in Path("conf").rglob("*.yaml")]
+    words = set(re.findall(r"'unless_weights': '(\w+)'", str(named)))
+    assert words
+    assert words <= set(KNOWN_FILES)
+    for known in KNOWN_FILES.values():
+        for name in known.names:
+            assert re.fullmatch(rf".*-{known.hash}\.pth", name)
+            assert re.fullmatch("[0-9a-f]{8}", known.hash)

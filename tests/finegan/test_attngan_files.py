@@ -28,6 +28,7 @@ from finegan.networks import Generator
 from finegan.serving import export_attngan
 from tests.peers.old_weights import Trap, flat, norm, python2, save_like_python2
 from tests.worlds.layouts import refusal
+from tests.worlds.settings import settings
 
 Shapes = dict[str, tuple[int, ...]]
 WORDS = 5450
@@ -169,7 +170,10 @@ def test_every_tensor_of_a_released_generator_lands(
 
 def test_a_loaded_generator_draws_what_its_weights_say(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    source = Generator(image_size=64, ngf=4, code_dim=16, z_dim=6, c_dim=5, masks=True, mask_levels=[16, 32, 64]).eval()
+    source = Generator(
+        **{"image_size": 64, "code_dim": 16, "legacy": False}
+        | settings("finegan", ngf=4, z_dim=6, c_dim=5, mask_levels=[16, 32, 64])["generator"]
+    ).eval()
     save_legacy(source.state_dict(), tmp_path / "netG.pth")
     z, sent, words, pad = torch.randn(2, 6), torch.randn(2, 16), torch.randn(2, 16, 3), torch.zeros(2, 3).bool()
     given = (z, sent, words, pad, (torch.rand(2, 1, 64, 64) > 0.5).float(), torch.zeros(2, 5))
@@ -337,7 +341,7 @@ def attngan(damsm: Path | None, **more: Any) -> FineGAN:
     whole = more.pop("whole", False)
     loss = {side: terms | (PARTS if whole else ABSENT) for side, terms in LOSS.items()}
     options: dict[str, Any] = {"image_size": 256, "inputs": "text", "masks": whole, "legacy": True, **SIZES}
-    return FineGAN(loss=loss, damsm=None if damsm is None else str(damsm), **options | more)
+    return FineGAN(**settings("attngan", loss=loss, damsm=None if damsm is None else str(damsm), **options | more))
 
 
 @pytest.fixture(scope="module")
@@ -422,9 +426,9 @@ def test_a_published_generator_restores_a_model(tmp_path: Path) -> None:
     same(model.ema_generator.module, state)
     message = refusal(lambda: attngan(None, image_size=64, z_dim=7).restore(tmp_path / "bird_AttnGAN2.pth"))
     assert "bird_AttnGAN2.pth was made with other settings" in message
-    assert "add data.image_size=256 model.z_dim=5 to the command" in message
+    assert "add data.image_size=256 model.generator.z_dim=5 to the command" in message
     message = refusal(lambda: attngan(None, whole=True).restore(tmp_path / "bird_AttnGAN2.pth"))
-    assert "add model.masks=false to" in message
+    assert "add model.generator.masks=false to" in message
 
 
 def start(model: FineGAN, folder: Path) -> None:

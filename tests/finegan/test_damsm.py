@@ -24,6 +24,7 @@ from finegan.damsm import DAMSM
 from finegan.denoise import Cleaned
 from finegan.encoders import ImageEncoder
 from tests.worlds.layouts import refusal
+from tests.worlds.settings import settings
 from tests.worlds.squares import COLOURS, GROUNDS, SIZES, squares
 
 QUIET: dict[str, Any] = {
@@ -54,7 +55,7 @@ def fit(root: Path, epochs: int = 1, *, options: dict[str, Any] | None = None, *
     """more: of the trainer (callbacks, ckpt_path) and of the data."""
     seed_everything(0)
     checkpoint, callbacks = more.pop("ckpt_path", None), [SeedEachBatch(0), *more.pop("callbacks", ())]
-    model = DAMSM(**{"inputs": "raw"} | SMALL | (options or {}))
+    model = DAMSM(**settings("damsm", **{"inputs": "raw", "tokens": None} | SMALL | (options or {})))
     trainer = Trainer(max_epochs=epochs, default_root_dir=root, callbacks=callbacks, **QUIET)
     trainer.fit(model, datamodule=data(root, **more), ckpt_path=checkpoint, weights_only=True)
     return model, trainer
@@ -178,7 +179,7 @@ def test_a_step_moves_heads_and_statistics_and_no_other_part_of_inception(
     moved = {name for name in now if "running" in name and not torch.equal(now[name], state[name])}
     assert len(moved) == (188 if bn_train else 0)  # mean and variance of 94 layers
     seed_everything(0)
-    fresh = DAMSM(**{"inputs": "raw"} | SMALL | options)
+    fresh = DAMSM(**settings("damsm", **{"inputs": "raw", "tokens": None} | SMALL | options))
     fresh.build(len(NAMES) + 1)
     for name in ("emb_features.weight", "emb_cnn_code.weight"):
         assert not torch.equal(now[name], fresh.image.state_dict()[name])
@@ -188,7 +189,7 @@ def test_a_step_moves_heads_and_statistics_and_no_other_part_of_inception(
 
 
 def test_the_rate_falls_by_the_epoch_to_its_floor() -> None:
-    model = DAMSM()
+    model = DAMSM(**settings("damsm", tokens=None))
     assert [model.rate(epoch) for epoch in (0, 1, 2)] == pytest.approx([2e-3, 1.96e-3, 1.9208e-3])
     assert model.rate(113) > 2e-4 > model.rate(114)
     assert model.rate(114) == model.rate(600)
@@ -349,7 +350,7 @@ def test_resume_is_exact(where: str, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(fitted: tuple[DAMSM, Trainer, Path], tmp_path: Path) -> None:
-    assert "There are text, raw" in refusal(lambda: DAMSM(inputs="words"))
+    assert "There are text, raw" in refusal(lambda: DAMSM(**settings("damsm", inputs="words")))
     message = refusal(lambda: fit(tmp_path, options={"trunk": "inception_v3"}))
     assert "set model.trunk_weights" in message
     assert "has no attributes, which model.inputs=raw reads" in refusal(lambda: fit(tmp_path, attributes=None))
@@ -363,7 +364,9 @@ def test_a_checkpoint_of_something_else_is_refused(fitted: tuple[DAMSM, Trainer,
     place = fitted[2] / "damsm.ckpt"
     message = refusal(lambda: fit(tmp_path, 26, ckpt_path=place, attribute_names=names))
     assert "names differ: give the same data" in message
-    assert "is of VSE, not of DAMSM" in refusal(lambda: DAMSM().on_load_checkpoint({"suite": {"model": "VSE"}}))
+    assert "is of VSE, not of DAMSM" in refusal(
+        lambda: DAMSM(**settings("damsm", tokens=None)).on_load_checkpoint({"suite": {"model": "VSE"}})
+    )
 
 
 def test_without_held_out_classes_nothing_is_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -375,7 +378,7 @@ def test_without_held_out_classes_nothing_is_measured(tmp_path: Path, caplog: py
 
 def test_describe_counts_both_networks() -> None:
     with torch.device("meta"):
-        found = networks(DAMSM(tokens=313))
+        found = networks(DAMSM(**settings("damsm")))
     assert found["text"] == {"parameters": 534_220}
     assert found["image"]["parameters"] == 22_506_720
     assert found["image"]["output"] == [[2, 256, 17, 17], [2, 256]]

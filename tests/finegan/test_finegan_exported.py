@@ -12,6 +12,7 @@ from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
 from finegan.networks import Drawn
 from tests.worlds.layouts import refusal
+from tests.worlds.settings import settings
 
 NAMES = ["has_wing_color::blue", "has_wing_color::red", "has_size::small"]
 LOSS: dict[str, dict[str, float | None]] = {
@@ -35,7 +36,7 @@ def write_damsm(path: Path, inputs: str = "raw") -> Path:
 
 def make(damsm: Path | None, **more: Any) -> FineGAN:
     options: dict[str, Any] = {"inputs": "raw", "loss": LOSS, **SIZES}
-    return FineGAN(damsm=None if damsm is None else str(damsm), **options | more)
+    return FineGAN(**settings("finegan", damsm=None if damsm is None else str(damsm), **options | more))
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +90,11 @@ def test_the_file_holds_the_average_and_no_discriminator(trained: tuple[FineGAN,
 
 
 def test_a_model_without_average(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:
-    model = make(trained[1].with_name("damsm.pt"), ema_decay=None)
+    model = make(trained[1].with_name("damsm.pt"), **{"average.decay": None})
     model.data_name = "cub"
     torch.save(model.export(), tmp_path / "plain.pt")
     assert torch.equal(picture(FineGAN.load(tmp_path / "plain.pt")).images[2], picture(model).images[2])
-    assert "add model.ema_decay=null to the command" in refusal(lambda: make(None).restore(tmp_path / "plain.pt"))
+    assert "add model.average.decay=null to the command" in refusal(lambda: make(None).restore(tmp_path / "plain.pt"))
 
 
 def test_restore_from_a_file_or_a_checkpoint(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_other_settings_are_refused_with_the_words_that_fit(trained: tuple[FineG
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     other = {"image_size": 64, "ngf": 4, "mask_levels": [8, 16, 32, 64]}
-    words = "add data.image_size=32 model.ngf=2 model.mask_levels=null to the command."
+    words = "add data.image_size=32 model.generator.mask_levels=null model.generator.ngf=2 to the command."
     for file in (path, tmp_path / "last.ckpt"):
         assert words in refusal(lambda file=file: make(None, **other).restore(file))  # type: ignore[misc]
         assert 'add model.inputs="raw" to' in refusal(lambda file=file: make(None, inputs="class").restore(file))  # type: ignore[misc]
@@ -134,7 +135,7 @@ def test_other_files_are_refused(trained: tuple[FineGAN, Path], tmp_path: Path) 
     damsm = trained[1].with_name("damsm.pt")
     assert "holds a damsm, not a finegan" in refusal(lambda: make(None).restore(damsm))
     torch.save(content | {"format": 9}, tmp_path / "new.pt")
-    assert "is of format 9, not 1" in refusal(lambda: FineGAN.load(tmp_path / "new.pt"))
+    assert "is of format 9, not 2" in refusal(lambda: FineGAN.load(tmp_path / "new.pt"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     assert "holds something else, no generator" in refusal(lambda: make(None).restore(tmp_path / "other.pth"))
     assert "holds something else, not a finegan" in refusal(lambda: FineGAN.load(tmp_path / "other.pth"))

@@ -21,6 +21,7 @@ from finegan.edits import between, mask_between, replaced, spotlight, strongest
 from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
 from tests.worlds.layouts import refusal
+from tests.worlds.settings import settings
 
 S, D = 32, 12
 RED, BLUE = "wing color: red", "has_wing_color::blue"
@@ -54,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 def make_model(data: ImageData, inputs: str = "raw", **more: Any) -> FineGAN:
     """Random weights large enough that condition, mask and noise are seen in eight bits."""
     torch.manual_seed(1)
-    model = FineGAN(**SETTINGS | more, inputs=inputs, masks=inputs != "text")
+    model = FineGAN(**settings("finegan", **SETTINGS | more, inputs=inputs, masks=inputs != "text"))
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
@@ -396,8 +397,8 @@ def written(model: FineGAN, path: Path) -> Path:
     nets = {"text": encoders.text.net.state_dict(), "image": encoders.image.net.state_dict()}
     taught = {"inputs": encoders.inputs, "names": list(encoders.names), "cleaned_hash": None, "config": encoders.config}
     torch.save({"format": 1, "kind": "damsm", "data": "cub"} | taught | nets, path.with_name("damsm.pt"))
-    settings = dict(model.hparams) | {"damsm": str(path.with_name("damsm.pt"))}
-    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": settings}
+    told = dict(model.hparams) | {"damsm": str(path.with_name("damsm.pt"))}
+    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": told}
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, path)
     return path

@@ -24,6 +24,7 @@ from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.is_network import ISNetwork, filenames_hash, load_is_network
 from finegan.measures import Measures, auc, leakage, mean_of, painted, partners
 from finegan.model import FineGAN
+from tests.worlds.settings import settings
 
 SIDE, D, PASSES = 64, 16, 75  # images drawn: the 60 test birds, and 15 of them again
 OPTIONS: dict[str, Any] = {
@@ -121,7 +122,7 @@ def files(root: Path, data: ImageData) -> dict[str, str | None]:
     """An IS network, a network of features and cleaned attributes; random weights, the right shapes."""
     torch.manual_seed(0)
     records, test = data.records, data.rows("test")
-    judge = ISNetwork(arch="alexnet_tiny", image_size=64, classes=2)
+    judge = ISNetwork(**settings("is_network", arch="alexnet_tiny", image_size=64, classes=2))
     judge.data_name, judge.class_ids, judge.found = (
         "cub",
         np.unique(records.labels[test] + 1).tolist(),
@@ -129,7 +130,7 @@ def files(root: Path, data: ImageData) -> dict[str, str | None]:
     )
     judge.class_names = [records.classes[i - 1] for i in judge.class_ids]
     judge.filenames = filenames_hash([records.keys[row] for row in test])
-    classifier = Classifier(arch="alexnet_tiny", image_size=64, classes=4)
+    classifier = Classifier(**settings("classifier", arch="alexnet_tiny", image_size=64, classes=4))
     classifier.class_names, classifier.data_name = list("abcd"), "cub"
     torch.save(judge.export(), root / "is.pt")
     torch.save(classifier.export(), root / "features.pt")
@@ -166,7 +167,11 @@ def make_model(root: Path, data: ImageData, inputs: str, masks: bool) -> FineGAN
     config = {"word_dim": 12, "code_dim": D, "image_size": 299, "trunk": "conv"}
     torch.save(export | {"config": config, "text": text.state_dict(), "image": image.state_dict()}, root / "damsm.pt")
     sizes: dict[str, Any] = {"ngf": 4, "ndf": 4, "code_dim": D, "z_dim": 8, "c_dim": 8}
-    model = FineGAN(image_size=SIDE, loss=LOSS, inputs=inputs, damsm=str(root / "damsm.pt"), masks=masks, **sizes)
+    model = FineGAN(
+        **settings(
+            "finegan", image_size=SIDE, loss=LOSS, inputs=inputs, damsm=str(root / "damsm.pt"), masks=masks, **sizes
+        )
+    )
     model.before_scoring(data)
     return model.eval()
 

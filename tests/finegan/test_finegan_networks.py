@@ -1,5 +1,8 @@
 """FineGAN's and AttnGAN's networks to the last parameter and name, and what each input may and may not change."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,7 @@ from common.errors import UserError
 from finegan.discriminators import Discriminator, quadrants
 from finegan.encoders import RNNEncoder
 from finegan.networks import Attention, Drawn, Generator, initialise, warm_start
+from tests.worlds.settings import settings
 
 
 def count(net: nn.Module | None) -> int:
@@ -21,7 +25,7 @@ def tensors(net: nn.Module) -> tuple[int, int]:
     return len(keys), sum(not key.endswith("num_batches_tracked") for key in keys)
 
 
-def on_meta(kind: type, **options: object) -> nn.Module:
+def on_meta(kind: Callable[..., nn.Module], **options: object) -> nn.Module:
     with torch.device("meta"):
         return kind(**options)
 
@@ -38,26 +42,26 @@ def on_meta(kind: type, **options: object) -> nn.Module:
     ],
 )
 def test_generator_counts(options: dict, parameters: int) -> None:
-    assert count(on_meta(Generator, **options)) == parameters
+    assert count(on_meta(generator, **options)) == parameters
 
 
 def test_mask_encoder_count_and_where_it_enters() -> None:
-    net = on_meta(Generator, masks=True)
+    net = on_meta(generator, masks=True)
     assert count(net.mask_net) == 240_312
     ups = [getattr(net.h_net1, f"upsample{i}") for i in (1, 2, 3, 4)] + [net.h_net2.upsample, net.h_net3.upsample]
     assert [up[1].in_channels for up in ups] == [640, 320, 192, 96, 80, 72]
     assert [name for name, _ in net.mask_net.named_children()] == [f"down{256 >> i}" for i in range(7)]
-    plain = on_meta(Generator)
+    plain = on_meta(generator)
     ups = [getattr(plain.h_net1, f"upsample{i}") for i in (1, 2, 3, 4)] + [plain.h_net2.upsample, plain.h_net3.upsample]
     assert [up[1].in_channels for up in ups] == [512, 256, 128, 64, 64, 64]
 
 
 def test_levels_below_the_smallest_listed_are_not_built_and_unlisted_ones_only_pass_on() -> None:
-    net = on_meta(Generator, masks=True, mask_levels=[64, 256])
+    net = on_meta(generator, masks=True, mask_levels=[64, 256])
     assert [name for name, _ in net.mask_net.named_children()] == ["down256", "down128", "down64"]
     assert net.mask_net.widths == {256: 8, 64: 32}
     with pytest.raises(UserError, match="mask_levels has 48"):
-        Generator(masks=True, mask_levels=[48])
+        generator(masks=True, mask_levels=[48])
 
 
 @pytest.mark.parametrize(
@@ -75,15 +79,15 @@ def test_levels_below_the_smallest_listed_are_not_built_and_unlisted_ones_only_p
 def test_discriminator_counts(
     side: int, conditional: bool, parts: bool, parameters: int, keys: tuple[int, int]
 ) -> None:
-    net = on_meta(Discriminator, side=side, conditional=conditional, parts=parts)
+    net = on_meta(discriminator, side=side, conditional=conditional, parts=parts)
     assert count(net) == parameters
     assert tensors(net) == keys
 
 
 def test_all_six_discriminators_together() -> None:
     sides = (64, 128, 256)
-    assert sum(count(on_meta(Discriminator, side=s, parts=True)) for s in sides) == 97_602_825
-    assert sum(count(on_meta(Discriminator, side=s, parts=True, conditional=False)) for s in sides) == 86_958_342
+    assert sum(count(on_meta(discriminator, side=s, parts=True)) for s in sides) == 97_602_825
+    assert sum(count(on_meta(discriminator, side=s, parts=True, conditional=False)) for s in sides) == 86_958_342
 
 
 @pytest.mark.parametrize(("tokens", "parameters"), [(313, 534_220), (5450, 2_075_320)])
@@ -97,7 +101,7 @@ def test_text_encoder_count(tokens: int, parameters: int) -> None:
 
 
 def test_generator_has_the_published_names_and_shapes() -> None:
-    state = on_meta(Generator).state_dict()
+    state = on_meta(generator).state_dict()
     wanted = {
         "ca_net.fc.weight": (400, 256),
         "ca_net.fc.bias": (400,),
@@ -116,12 +120,12 @@ def test_generator_has_the_published_names_and_shapes() -> None:
         "img_net2.img.0.weight": (3, 32, 3, 3),
     }
     assert {key: tuple(state[key].shape) for key in wanted} == wanted
-    assert tensors(on_meta(Generator)) == (97, 82)
-    assert tensors(on_meta(Generator, masks=True)) == (139, 117)
+    assert tensors(on_meta(generator)) == (97, 82)
+    assert tensors(on_meta(generator, masks=True)) == (139, 117)
 
 
 def test_discriminator_has_the_published_names_and_shapes() -> None:
-    state = on_meta(Discriminator, side=256, parts=True).state_dict()
+    state = on_meta(discriminator, side=256, parts=True).state_dict()
     wanted = {
         "img_code_s16.0.weight": (64, 3, 4, 4),
         "img_code_s16.2.weight": (128, 64, 4, 4),
@@ -139,7 +143,7 @@ def test_discriminator_has_the_published_names_and_shapes() -> None:
         "PART_DNET.outlogits.0.weight": (1, 512, 2, 2),
     }
     assert {key: tuple(state[key].shape) for key in wanted} == wanted
-    middle = on_meta(Discriminator, side=128).state_dict()
+    middle = on_meta(discriminator, side=128).state_dict()
     assert middle["img_code_s32_1.0.weight"].shape == (512, 1024, 3, 3)
     assert not any(key.startswith("PART_DNET") for key in middle)
 
@@ -148,44 +152,44 @@ def test_discriminator_has_the_published_names_and_shapes() -> None:
 @pytest.mark.parametrize("masks", [True, False])
 def test_shapes_without_memory(size: int, sides: tuple[int, ...], masks: bool) -> None:
     with torch.device("meta"):
-        net = Generator(image_size=size, masks=masks)
+        net = generator(image_size=size, masks=masks)
         pad, mask = torch.zeros(2, 7, dtype=torch.bool), torch.empty(2, 1, size, size)
         drawn = net(torch.empty(2, 100), torch.empty(2, 256), torch.empty(2, 256, 7), pad, *([mask] if masks else []))
         assert [tuple(x.shape) for x in drawn.images] == [(2, 3, s, s) for s in sides]
         assert [tuple(a.shape) for a in drawn.attention] == [(2, 7, s, s) for s in sides[:2]]
         assert drawn.mu.shape == drawn.logvar.shape == (2, 100)
         for side in sides:
-            judge = Discriminator(side=side, parts=True)
+            judge = discriminator(side=side, parts=True)
             x = torch.empty(2, 3, side, side)
             assert judge.trunk(x).shape == (2, 512, 4, 4)
             assert judge.trunk(quadrants(x)).shape == (8, 512, 2, 2)
             assert [tuple(p.shape) for p in judge(x, torch.empty(2, 256))] == [(2,), (2,), (2, 4)]
-            foreground = Discriminator(side=side, conditional=False)
+            foreground = discriminator(side=side, conditional=False)
             assert [tuple(p.shape) for p in foreground(x)] == [(2,)]
 
 
 def test_trunks_of_small_sides_have_the_last_widths() -> None:
     for side, widths in ((64, [4, 8, 16, 32]), (32, [8, 16, 32]), (16, [16, 32])):
-        net = Discriminator(side=side, ndf=4)
+        net = discriminator(side=side, ndf=4)
         assert [m.out_channels for m in net.img_code_s16 if isinstance(m, nn.Conv2d)] == widths
 
 
 @pytest.mark.parametrize("side", [4, 48, 100, 0])
 def test_a_side_without_a_grid_of_four_is_refused(side: int) -> None:
     with pytest.raises(UserError, match="power of two"):
-        Discriminator(side=side)
+        discriminator(side=side)
     with pytest.raises(UserError, match="power of two"):
-        Generator(image_size=side, masks=True)
+        generator(image_size=side, masks=True)
 
 
 def test_an_unknown_part_mode_is_refused() -> None:
     with pytest.raises(UserError, match="There are crop, patch"):
-        Discriminator(side=16, part_mode="grid")
+        discriminator(side=16, part_mode="grid")
 
 
 def test_initial_weights() -> None:
     torch.manual_seed(0)
-    net, judge = Generator(ngf=4, masks=True), Discriminator(side=64, ndf=8, parts=True)
+    net, judge = generator(ngf=4, masks=True), discriminator(side=64, ndf=8, parts=True)
     bias = judge.UNCOND_DNET.outlogits[0].bias.clone()
     initialise(net)
     initialise(judge)
@@ -266,10 +270,21 @@ def inputs(length: int = 4, size: int = 64, batch: int = 2) -> dict[str, Tensor 
     return {"z": z, "sent": sent, "words": torch.randn(batch, 8, length), "pad": pad, "mask": mask, "eps": eps}
 
 
+def generator(**options: Any) -> Generator:
+    """G of conf/model/finegan.yaml without masks, but for some sizes."""
+    whole = {"image_size": 256, "code_dim": 256, "legacy": False} | settings("finegan")["generator"] | {"masks": False}
+    return Generator(**whole | options)
+
+
+def discriminator(**options: Any) -> Discriminator:
+    whole = {"code_dim": 256, "conditional": True, "parts": False} | settings("finegan")["discriminator"]
+    return Discriminator(**whole | options)
+
+
 def tiny(**options: object) -> Generator:
     torch.manual_seed(0)
     sizes = {"image_size": 64, "ngf": 4, "code_dim": 8, "z_dim": 5, "c_dim": 6, "masks": True}
-    net = Generator(**sizes | options)
+    net = generator(**sizes | options)
     initialise(net)
     return net
 
@@ -333,7 +348,7 @@ def test_attention_in_another_memory_format_is_the_same() -> None:
 
 
 def test_softmax_and_logits_are_float32_under_autocast() -> None:
-    net, judge, given = tiny(), Discriminator(side=16, ndf=4, code_dim=8, parts=True), inputs()
+    net, judge, given = tiny(), discriminator(side=16, ndf=4, code_dim=8, parts=True), inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         drawn = draw(net, given)
         logits = judge(drawn.images[0], given["sent"])
@@ -398,7 +413,7 @@ def test_a_warm_start_refuses_other_weights() -> None:
 
 def judge(side: int, **options: object) -> Discriminator:
     torch.manual_seed(1)
-    net = Discriminator(side=side, ndf=4, code_dim=8, parts=True, **options)
+    net = discriminator(side=side, ndf=4, code_dim=8, parts=True, **options)
     initialise(net)
     return net.eval()
 

@@ -10,7 +10,8 @@ from tests.worlds.layouts import make_cub
 from tests.worlds.tiny import HOME, call, start
 
 SIZES = (
-    "model.ngf=4 model.ndf=4 model.code_dim=16 model.z_dim=8 model.c_dim=8 model.grad_norm_every=0 model.fused=false"
+    "model.generator.ngf=4 model.discriminator.ndf=4 model.code_dim=16 model.generator.z_dim=8 "
+    "model.generator.c_dim=8 model.grad_norm_every=0 model.optimizer.fused=false"
 )
 LENGTHS = "data.image_size=32 data.batch_size=4 trainer.max_epochs=1 trainer.log_every_n_steps=1 trainer.grid_every=1"
 REST = (
@@ -107,7 +108,7 @@ REFUSED = {
     "encoders of other input": (["model.inputs=class"], "were trained with model.inputs=raw, not class"),
     "another width": (["model.code_dim=8"], "set model.code_dim"),
     "a layout nobody has": (["task=export", "layout=biggan"], "There are suite, attngan"),
-    "no such level": (["model.mask_levels=[5]"], "model.mask_levels"),
+    "no such level": (["model.generator.mask_levels=[5]"], "model.generator.mask_levels"),
 }
 
 

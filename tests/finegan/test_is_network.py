@@ -26,6 +26,7 @@ from finegan.is_network import (
     seen,
     shortfalls,
 )
+from tests.worlds.settings import settings
 from tests.worlds.squares import Squares
 
 QUIET: dict[str, Any] = {
@@ -36,7 +37,13 @@ QUIET: dict[str, Any] = {
     "enable_checkpointing": False,
     "accelerator": "cpu",
 }
-TINY: dict[str, Any] = {"arch": "alexnet_tiny", "image_size": 64, "lr": 1e-3, "ema_decay": 0.9, "eval_crop": 0.875}
+TINY: dict[str, Any] = {
+    "arch": "alexnet_tiny",
+    "image_size": 64,
+    "lr": 1e-3,
+    "average": {"decay": 0.9},
+    "eval_crop": 0.875,
+}
 TEST = [0, 2, 3, 6]  # classes of the squares
 
 
@@ -136,7 +143,7 @@ def birds(root: Path, **changes: Any) -> ImageData:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[ISNetwork, Path]:
     root = tmp_path_factory.mktemp("is")
     seed_everything(0)
-    model = ISNetwork(**TINY)
+    model = ISNetwork(**settings("is_network", **TINY))
     trainer = Trainer(max_epochs=60, default_root_dir=root, **QUIET)
     trainer.fit(model, datamodule=birds(root))
     torch.save(model.export(), root / "is.pt")
@@ -199,12 +206,12 @@ def test_checkpoints_keep_what_was_found_and_refuse_others(fitted: tuple[ISNetwo
 def test_a_poor_judge_is_refused_on_the_complete_photos_only(
     fitted: tuple[ISNetwork, Path], expected: int, refused: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = ISNetwork(**TINY)
+    model = ISNetwork(**settings("is_network", **TINY))
     trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET)
     data = birds(tmp_path, expected=expected)
     with caplog.at_level(logging.WARNING):
         if refused:
-            with pytest.raises(UserError, match=r"is no judge yet, its accuracy .* 0\.97 is wanted"):
+            with pytest.raises(UserError, match=r"not good enough: its accuracy .* 0\.97 is wanted"):
                 trainer.fit(model, datamodule=data)
         else:
             trainer.fit(model, datamodule=data)
@@ -212,7 +219,7 @@ def test_a_poor_judge_is_refused_on_the_complete_photos_only(
 
 
 def test_a_stopped_fit_is_measured_too(tmp_path: Path) -> None:
-    model = ISNetwork(**TINY)
+    model = ISNetwork(**settings("is_network", **TINY))
     trainer = Trainer(max_epochs=9, max_steps=1, default_root_dir=tmp_path, **QUIET)
     trainer.fit(model, datamodule=birds(tmp_path))
     assert 0 <= model.found["accuracy"] < 0.97
@@ -249,7 +256,7 @@ def test_imagenet_weights_are_found_and_the_heads_are_new(
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     path = tmp_path / "hub" / "checkpoints" / TORCHVISION_FILE
     torch.save({k: torch.tensor(0.5).expand(s) for k, s in inception.items()}, path)
-    model = ISNetwork(classes=7)
+    model = ISNetwork(**settings("is_network", classes=7))
     assert model.start.startswith(f"{TORCHVISION_FILE} (")
     state = model.net.state_dict()
     assert state["fc.weight"].shape == (7, 2048)
@@ -267,7 +274,7 @@ def test_imagenet_weights_are_found_and_the_heads_are_new(
 def test_inception_learns_through_both_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
-    model = ISNetwork(classes=3, dropout=0.0)
+    model = ISNetwork(**settings("is_network", classes=3, dropout=0.0))
     assert model.start == f"from scratch: {TORCHVISION_FILE} is not on disk"
     monkeypatch.setattr(model, "log", lambda *_, **__: None)  # Lightning logs only within a loop
     model.target = torch.tensor([-1, 2, 0, 1])
@@ -295,9 +302,9 @@ def test_other_files_are_refused_in_a_sentence(fitted: tuple[ISNetwork, Path], t
         with pytest.raises(UserError, match=said):
             load_is_network(tmp_path / f"{name}.pt")
     with pytest.raises(UserError, match="no weights file at"):
-        ISNetwork(weights=str(tmp_path / "absent.pth"), classes=3)
+        ISNetwork(**settings("is_network", weights=str(tmp_path / "absent.pth"), classes=3))
     with pytest.raises(UserError, match="is for arch=inception_v3"):
-        ISNetwork(**TINY | {"weights": str(tmp_path / "head.pt")}, classes=3)
+        ISNetwork(**settings("is_network", **TINY | {"weights": str(tmp_path / "head.pt")}, classes=3))
     content = torch.load(root / "is.pt", weights_only=True)
     torch.save(content | {"class_ids": [1, 2]}, tmp_path / "short.pt")
     with pytest.raises(UserError, match="does not fit AlexNet"):

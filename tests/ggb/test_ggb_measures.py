@@ -27,6 +27,7 @@ from common.metrics.extractors import ClassifierExtractor, extract
 from common.metrics.functions import Features, inception_score, to_uint8
 from common.weights import KNOWN_FILES
 from ggb.measures import Measures, clothes_distance, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
+from tests.worlds.settings import settings
 from tests.worlds.tiny import call
 from tests.worlds.tiny_pairs import S, make
 
@@ -146,7 +147,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 def classifier(tmp_path_factory: pytest.TempPathFactory, data: ImageData) -> str:
     """A network of random weights whose logits on these photos have mean 0 and spread 1: they say something."""
     torch.manual_seed(0)
-    net = Classifier(arch="alexnet_tiny", image_size=64, classes=4)
+    net = Classifier(**settings("classifier", arch="alexnet_tiny", image_size=64, classes=4))
     photos = torch.cat([data.move(batch, "cpu")["image"] for batch in data.eval_loader("all", 64, reads=("image",))])
     head = body_and_head(net.net)[1]
     with torch.no_grad():

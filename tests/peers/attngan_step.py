@@ -40,7 +40,7 @@ class PublicStep:
         self.average = [p.detach().clone() for p in self.generator.parameters()]
 
         def adam(net: nn.Module) -> torch.optim.Optimizer:
-            return torch.optim.Adam(net.parameters(), lr=model.lr, betas=(model.betas[0], model.betas[1]))
+            return torch.optim.Adam(net.parameters(), lr=model.adam_options["lr"], betas=model.adam_options["betas"])
 
         self.opt_g, self.opts_d = adam(self.generator), [adam(net) for net in (*self.judges, *self.fg_judges)]
         self.read: list[float] = []

@@ -42,7 +42,7 @@ class PublicStep:
         self.blocks: list[GuidingBlock] = [*deepcopy(model.discriminator_ggb).values()]  # type: ignore[list-item]
 
         def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=model.lr, betas=(model.betas[0], model.betas[1]))
+            return torch.optim.Adam(parameters, lr=model.adam_options["lr"], betas=model.adam_options["betas"])
 
         self.opts_d = [adam(net.parameters()) for net in (self.judge, *self.blocks)]
         named = list(self.generator.named_parameters())

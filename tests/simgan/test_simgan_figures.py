@@ -19,6 +19,7 @@ from common.pictures import to_picture
 from common.text import SentenceEncoder, Vocabulary
 from simgan import figures
 from simgan.model import SIMGAN
+from tests.worlds.settings import settings
 
 SIDE, D = 32, 12
 COLOURS = {"red": (210, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "grey": (128, 128, 128)}
@@ -72,7 +73,7 @@ def data(root: Path) -> ImageData:
 def make_model(root: Path, **more: Any) -> SIMGAN:
     """Random weights large enough that noise and sentence are seen in eight bits."""
     torch.manual_seed(1)
-    model = SIMGAN(**SETTINGS, text_encoder=str(root / "vse.pt"), **more)
+    model = SIMGAN(**settings("simgan", **SETTINGS, text_encoder=str(root / "vse.pt"), **more))
     for layer in model.generator.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
@@ -396,7 +397,7 @@ def test_the_export_alone_edits_the_same_in_a_fresh_object(
 
 
 def test_the_export_keeps_the_average_and_the_statistics(root: Path, x: torch.Tensor, tmp_path: Path) -> None:
-    model = make_model(root, ema_decay=0.5)
+    model = make_model(root, **{"average.decay": 0.5})
     model.ema_generator.update_parameters(model.generator)
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.fill_(0.1)
@@ -409,7 +410,7 @@ def test_the_export_keeps_the_average_and_the_statistics(root: Path, x: torch.Te
 
 
 def test_the_export_keeps_what_standardises_its_sentences(root: Path, x: torch.Tensor, tmp_path: Path) -> None:
-    model = make_model(root, phi_norm="standard", ema_decay=0.5)
+    model = make_model(root, phi_norm="standard", **{"average.decay": 0.5})
     records = Folder(root=root).read()
     model.read_text(records)
     model.standardise(records)
@@ -428,14 +429,17 @@ def test_restore_takes_a_checkpoint_or_the_export(root: Path, x: torch.Tensor, t
     torch.save(checkpoint, tmp_path / "last.ckpt")
     for path in (tmp_path / "last.ckpt", exported(model, tmp_path / "simgan_folder.pt")):
         torch.manual_seed(9)
-        fresh = SIMGAN(**SETTINGS, text_encoder=str(root / "vse.pt")).eval()
+        fresh = SIMGAN(**settings("simgan", **SETTINGS, text_encoder=str(root / "vse.pt"))).eval()
         assert not torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
         fresh.restore(path)
         assert torch.equal(fresh.draw(x, fresh.encode([A, B, A]), eps), model.draw(x, phi, eps))
 
 
 def test_other_files_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> None:
-    model, wide = make_model(root), SIMGAN(**SETTINGS | {"ngf": 16, "ndf": 16}, text_encoder=str(root / "vse.pt"))
+    model, wide = (
+        make_model(root),
+        SIMGAN(**settings("simgan", **SETTINGS | {"ngf": 16, "ndf": 16}, text_encoder=str(root / "vse.pt"))),
+    )
     editor = exported(wide, tmp_path / "wide.pt")
     ours = exported(model, tmp_path / "ours.pt")
     checkpoint = {"state_dict": wide.state_dict(), "hyper_parameters": dict(wide.hparams)}
@@ -448,12 +452,12 @@ def test_other_files_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> 
     words = {
         root / "vse.pt": "holds a vse, not a simgan",
         tmp_path / "weights.pth": "holds something else, not a simgan",
-        tmp_path / "later.pt": "is of format 9, not 1",
+        tmp_path / "later.pt": "is of format 9, not 2",
         tmp_path / "cut.pt": "cannot be read as weights",
         tmp_path / "absent.pt": "no weights file at",
         tmp_path / "vse.ckpt": "vse.ckpt is of VSE, not of SIMGAN",
-        tmp_path / "wide.ckpt": "add model.ngf=16 model.ndf=16 to the command",
-        editor: "add model.ngf=16 to the command",
+        tmp_path / "wide.ckpt": "add model.generator.ngf=16 model.discriminator.ndf=16 to the command",
+        editor: "add model.generator.ngf=16 to the command",
     }
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for path, said in words.items():
@@ -462,4 +466,4 @@ def test_other_files_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> 
         assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(UserError, match="needs a text encoder"):
-        SIMGAN(**SETTINGS).export()
+        SIMGAN(**settings("simgan", **SETTINGS)).export()

@@ -1,11 +1,25 @@
 """The networks of the paper to the last parameter, and what their inputs may and may not change."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from common.errors import UserError
 from simgan.networks import Discriminator, Generator, Standardise, still_statistics
+from tests.worlds.settings import settings
+
+
+def generator(**options: Any) -> Generator:
+    """G of conf/model/simgan.yaml, but for some sizes."""
+    return Generator(**{"phi_dim": 300, "standardise": False} | settings("simgan")["generator"] | options)
+
+
+def discriminator(**options: Any) -> Discriminator:
+    return Discriminator(
+        **{"phi_dim": 300, "standardise": False, "image_size": 256} | settings("simgan")["discriminator"] | options
+    )
 
 
 def count(net: nn.Module) -> int:
@@ -24,7 +38,7 @@ def count(net: nn.Module) -> int:
 )
 def test_generator_counts(options: dict, parameters: int) -> None:
     with torch.device("meta"):
-        assert count(Generator(**options)) == parameters
+        assert count(generator(**options)) == parameters
 
 
 @pytest.mark.parametrize(
@@ -38,14 +52,14 @@ def test_generator_counts(options: dict, parameters: int) -> None:
 )
 def test_discriminator_counts(options: dict, parameters: int, convolutions: int) -> None:
     with torch.device("meta"):
-        net = Discriminator(**options)
+        net = discriminator(**options)
     assert count(net) == parameters
     assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == convolutions
 
 
 def test_generator_parts_and_shapes() -> None:
     with torch.device("meta"):
-        net = Generator()
+        net = generator()
         seen = []
         net.residual.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
         net.joint.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
@@ -59,26 +73,26 @@ def test_generator_parts_and_shapes() -> None:
 
 
 def test_images_stay_in_range_and_any_side_divisible_by_four_goes() -> None:
-    net = Generator(ngf=4, n_res=1, phi_dim=6)
+    net = generator(ngf=4, n_res=1, phi_dim=6)
     out = net(torch.rand(2, 3, 36, 52) * 2 - 1, torch.randn(2, 6))
     assert out.shape == (2, 3, 36, 52)
     assert out.abs().max() < 1
 
 
 def test_scores_are_one_for_each_image_also_for_one() -> None:
-    net = Discriminator(image_size=32, ndf=4, d_max=16, phi_dim=6).eval()
+    net = discriminator(image_size=32, ndf=4, d_max=16, phi_dim=6).eval()
     assert net(torch.randn(1, 3, 32, 32), torch.randn(1, 6)).shape == (1,)
 
 
 @pytest.mark.parametrize("side", [48, 100, 4])
 def test_a_side_without_a_grid_of_four_is_refused(side: int) -> None:
     with pytest.raises(UserError, match="power of two"):
-        Discriminator(image_size=side)
+        discriminator(image_size=side)
 
 
 def test_shared_trunk_equals_separate_calls() -> None:
     torch.manual_seed(0)
-    net = Discriminator(image_size=32, ndf=8, d_max=32, phi_dim=6)
+    net = discriminator(image_size=32, ndf=8, d_max=32, phi_dim=6)
     x, own, wrong = torch.randn(4, 3, 32, 32), torch.randn(4, 6), torch.randn(4, 6)
     h = net.trunk(x)
     for phi in (own, wrong):
@@ -87,7 +101,7 @@ def test_shared_trunk_equals_separate_calls() -> None:
 
 def test_noise_and_mode_in_eval() -> None:
     torch.manual_seed(0)
-    net = Generator(ngf=8, n_res=2, phi_dim=6).eval()
+    net = generator(ngf=8, n_res=2, phi_dim=6).eval()
     x, phi = torch.rand(3, 3, 16, 16) * 2 - 1, torch.randn(3, 6)
     eps, other = torch.randn(3, 128), torch.randn(3, 128)
     assert torch.equal(net(x, phi, eps), net(x, phi, eps))
@@ -102,7 +116,7 @@ def test_noise_and_mode_in_eval() -> None:
 
 
 def test_a_second_pass_leaves_the_running_statistics_alone() -> None:
-    net = Generator(ngf=4, n_res=1, phi_dim=6)
+    net = generator(ngf=4, n_res=1, phi_dim=6)
     x, phi = torch.rand(2, 3, 16, 16), torch.randn(2, 6)
     net(x, phi)
     before = {name: value.clone() for name, value in net.named_buffers()}
@@ -116,8 +130,8 @@ def test_a_second_pass_leaves_the_running_statistics_alone() -> None:
 @pytest.mark.parametrize("still", [False, True])
 def test_recomputed_activations_change_neither_gradients_nor_statistics(still: bool) -> None:
     torch.manual_seed(0)
-    plain = Generator(ngf=4, n_res=2, phi_dim=6)
-    saving = Generator(ngf=4, n_res=2, phi_dim=6, recompute=True)
+    plain = generator(ngf=4, n_res=2, phi_dim=6)
+    saving = generator(ngf=4, n_res=2, phi_dim=6, recompute=True)
     saving.load_state_dict(plain.state_dict())
     x, phi, eps = torch.rand(2, 3, 16, 16), torch.randn(2, 6), torch.randn(2, 128)
     for net in (plain, saving):
@@ -134,13 +148,13 @@ def test_recomputed_activations_change_neither_gradients_nor_statistics(still: b
 
 
 def test_the_sum_over_the_trunk_has_relu_after_it_unless_told() -> None:
-    kinds = [type(Generator(ngf=4, n_res=1, phi_dim=6, res_post_relu=on).residual[0].post) for on in (True, False)]
+    kinds = [type(generator(ngf=4, n_res=1, phi_dim=6, res_post_relu=on).residual[0].post) for on in (True, False)]
     assert kinds == [nn.ReLU, nn.Identity]
 
 
 def test_initial_weights() -> None:
     torch.manual_seed(0)
-    net = Generator(ngf=16, n_res=4)
+    net = generator(ngf=16, n_res=4)
     weights = torch.cat([m.weight.flatten() for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)])
     gammas = torch.cat([m.weight for m in net.modules() if isinstance(m, nn.BatchNorm2d)])
     assert weights.std().item() == pytest.approx(0.02, rel=0.02)
@@ -162,7 +176,7 @@ def test_without_a_joint_norm_a_pair_is_judged_by_itself() -> None:
     """With BN there, other pairs of the batch change the score: a batch of fitting pairs is told by its statistics."""
     for norm in ("batch", "none"):
         torch.manual_seed(0)
-        net = Discriminator(image_size=16, phi_dim=6, ndf=8, text_dim=4, joint_norm=norm).double()
+        net = discriminator(image_size=16, phi_dim=6, ndf=8, text_dim=4, joint_norm=norm).double()
         h, phi = torch.randn(4, 16, 4, 4).double(), torch.randn(4, 6).double()
         other = torch.cat([phi[:1], phi[1:] * 3])
         change = (net.head(h, phi)[0] - net.head(h, other)[0]).abs()
@@ -171,7 +185,7 @@ def test_without_a_joint_norm_a_pair_is_judged_by_itself() -> None:
 
 def test_with_image_skip_a_generator_that_says_nothing_leaves_the_photo() -> None:
     torch.manual_seed(0)
-    net = Generator(phi_dim=6, ngf=8, n_res=1, ca_dim=4, image_skip=True).double()
+    net = generator(phi_dim=6, ngf=8, n_res=1, ca_dim=4, image_skip=True).double()
     photo, phi = torch.rand(2, 3, 16, 16).double() * 1.9 - 0.95, torch.randn(2, 6).double()
     assert (net(photo, phi, mode="mean") - photo).abs().max() > 1e-3
     nn.init.zeros_(net.decoder[-2].weight)  # its last convolution; the bias begins at 0

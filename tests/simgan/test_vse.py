@@ -18,6 +18,7 @@ from common.text import FastText, SentenceEncoder, Vocabulary
 from simgan.colour_grid import ColourGrid
 from simgan.retrieval import colour_probe
 from simgan.vse import VSE, TextEncoder, load_judge, load_text_encoder, ranking_cost, ranking_loss, retrieval
+from tests.worlds.settings import settings
 from tests.worlds.squares import squares
 
 QUIET: dict[str, Any] = {
@@ -82,7 +83,7 @@ def test_retrieval_ties_count_against_us() -> None:
 
 
 def test_published_sizes() -> None:
-    model = VSE()
+    model = VSE(**settings("vse"))
     model.build(Vocabulary(["red", "bird"]), 4096)
     assert sum(p.numel() for p in model.text.gru.parameters()) == 541_800
     assert sum(p.numel() for p in model.project.parameters()) == 1_228_800
@@ -108,7 +109,9 @@ def test_batches_and_companions_do_not_change_a_sentence() -> None:
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("classifier")
     seed_everything(0)
-    model = Classifier(arch="alexnet_tiny", image_size=64, optimizer="adam", lr=1e-3, warmup_epochs=1)
+    model = Classifier(
+        **settings("classifier", arch="alexnet_tiny", image_size=64, name="adam", lr=1e-3, warmup_epochs=1)
+    )
     Trainer(max_epochs=30, enable_checkpointing=False, **QUIET).fit(model, datamodule=squares(root))
     torch.save(model.export(), root / "classifier.pt")
     return str(root / "classifier.pt")
@@ -116,7 +119,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def fit(root: Path, epochs: int = 1, *, complete: bool = False, **options: Any) -> tuple[VSE, Trainer]:
     seed_everything(0)
-    model = VSE(**{"word_dim": 16, "dim": 32, "views": 2, "lr": 3e-3} | options)
+    model = VSE(**settings("vse", **{"word_dim": 16, "dim": 32, "views": 2, "lr": 3e-3} | options))
     trainer = Trainer(max_epochs=epochs, default_root_dir=root, enable_checkpointing=False, **QUIET)
     trainer.fit(model, datamodule=squares(root, reads=("caption",), expected=80 if complete else 100))
     return model, trainer
@@ -198,23 +201,38 @@ def test_every_view_is_used_and_its_choice_survives_a_resume(classifier: str, tm
 def test_a_useless_encoder_stops_on_whole_data_and_warns_on_partial(
     classifier: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(UserError, match=r"times better than chance, 10 are wanted"):
+    with pytest.raises(UserError, match=r"times better than chance, 8 are wanted"):
         fit(tmp_path, image_encoder=classifier, complete=True)
     with caplog.at_level(logging.WARNING, "simgan.vse"):
         fit(tmp_path, image_encoder=classifier)
     assert "going on, since the data are partial or drawn" in caplog.text
 
 
+def test_the_bar_is_asked_again_where_nothing_is_left_to_train(classifier: str, tmp_path: Path) -> None:
+    _, trainer = fit(tmp_path, image_encoder=classifier)  # on partial data, so that it is not refused
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    for bar, refused in ((100.0, True), (0.0, False)):
+        again = VSE(**settings("vse", word_dim=16, dim=32, views=2, image_encoder=classifier, min_times_chance=bar))
+        later = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
+        whole = squares(tmp_path, reads=("caption",), expected=80)
+        later.fit(again, datamodule=whole, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+        if refused:
+            with pytest.raises(UserError, match=r"8 are wanted; .*model=vse.*model\.min_times_chance"):
+                again.export()
+        else:
+            assert again.export()["bar"] == {"min_times_chance": 0.0}
+
+
 def test_what_is_missing_is_named(classifier: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set model\.image_encoder"):
         fit(tmp_path)
     with pytest.raises(UserError, match=r"model\.words=.* There are learned, vec, fasttext_bin"):
-        VSE(words="glove")
+        VSE(**settings("vse", words="glove"))
     with pytest.raises(UserError, match=r"model\.words=vec needs a file"):
-        VSE(words="vec")
+        VSE(**settings("vse", words="vec"))
     data = squares(tmp_path, reads=(), captions=())
     with pytest.raises(UserError, match="has no captions"):
-        Trainer(max_epochs=1, **QUIET).fit(VSE(image_encoder=classifier), datamodule=data)
+        Trainer(max_epochs=1, **QUIET).fit(VSE(**settings("vse", image_encoder=classifier)), datamodule=data)
 
 
 def test_frozen_word_vectors(classifier: str, tmp_path: Path) -> None:
@@ -304,7 +322,7 @@ def test_drawn_sentences_are_probed_and_others_are_not(tmp_path: Path, fitted: t
         (f"a {c} bird with {w} wings",) for c in ("red", "blue") for w in ("red", "blue") for _ in range(20)
     )
     seed_everything(0)
-    model = VSE(image_encoder="colours", word_dim=16, dim=32, views=1, lr=3e-3, min_times_chance=0)
+    model = VSE(**settings("vse", image_encoder="colours", word_dim=16, dim=32, views=1, lr=3e-3, min_times_chance=0))
     trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
     trainer.fit(model, datamodule=squares(tmp_path, reads=("caption",), captions=captions, procedural=True))
     assert {name for name in model.recall if name.startswith("probe")} == {"probe_body", "probe_wing"}

@@ -13,6 +13,7 @@ from common.data.records import Records, Sample
 from finegan.conditions import Conditions, attribute_sequences
 from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
+from tests.worlds.settings import settings
 
 SIDE, D, ROWS, CLASSES = 64, 16, 16, 4
 COLOURS = ("blue", "red", "white", "black", "yellow", "green")
@@ -61,8 +62,8 @@ def make(**options: Any) -> FineGAN:
     """A FineGAN of 64 px with a fraction of the widths; its conditions are those of `records`."""
     torch.manual_seed(0)
     sizes = {"image_size": SIDE, "ngf": 4, "ndf": 4, "code_dim": D, "z_dim": 8, "c_dim": 8}
-    settings = {"loss": LOSS, "inputs": "raw", "subset_prob": 0.0, "grad_norm_every": 0, "lr": 1e-3, "fused": False}
-    model = Fed(**sizes | settings | options)
+    told = {"loss": LOSS, "inputs": "raw", "subset_prob": 0.0, "grad_norm_every": 0, "lr": 1e-3, "fused": False}
+    model = Fed(**settings("finegan", **sizes | told | options))
     text = RNNEncoder(tokens=len(NAMES) + 1, word_dim=8, code_dim=D)
     image = ImageEncoder(trunk="conv", code_dim=D, image_size=SIDE)
     model.take_encoders(
