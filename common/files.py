@@ -136,8 +136,9 @@ def file_hash(path: str | Path) -> str:
 
 
 def composed(name: str) -> str:
-    """A name with letters such as \u00e9 in one piece: some systems write the accent as a letter of its own."""
-    return unicodedata.normalize("NFC", name)
+    """A name with letters such as \u00e9 in one piece: some systems write the accent as a letter of its own, and under
+    LC_ALL=C Python hands over a file's name in bytes."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
 def regular(path: str | Path) -> Path:

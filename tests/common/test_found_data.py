@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from common.errors import UserError
 from common.files import read_text
 from tests.worlds.layouts import make_cub, make_folder, make_oxford102, refusal
 
+HERE = Path(__file__).parents[2]
 OWN = {f"{kind}/{i}": (f"a {kind}, number {i}",) for kind in ("finch", "gull", "heron", "ibis") for i in "ab"}
 KEY = "WOMEN/Dresses/id_0000000{}/01_{}"
 
@@ -147,6 +150,29 @@ def test_names_are_matched_however_their_letters_are_composed(tmp_path: Path, di
     content = (tmp_path / "pairs.csv").read_text(encoding="utf-8")
     (tmp_path / "pairs.csv").write_text(unicodedata.normalize(table, content), encoding="utf-8")  # type: ignore[arg-type]
     assert len(read_csv(tmp_path / "pairs.csv", records)) == records.test.sum()
+
+
+def test_names_with_accents_are_read_under_any_locale(tmp_path: Path) -> None:
+    """LC_ALL=C with names in bytes, and an output that takes ASCII alone."""
+    root = tmp_path / "d\u00e9j\u00e0"
+    make_folder(root, {f"caf\u00e9/{i}": ("a bird",) for i in range(6)})
+    code = "import sys; from common.data.readers.folder import Folder; r = Folder(root=sys.argv[1]).read(); "
+    code += "assert all(p.is_file() for p in r.images); print(ascii(r.keys), r.test.tolist())"
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(command, env=os.environ | env, cwd=HERE, capture_output=True, text=True, check=True)
+    expected = Folder(root=root).read()
+    assert done.stdout.strip() == f"{expected.keys!a} {expected.test.tolist()}"
+
+
+def test_a_name_that_is_no_text_is_a_sentence(own: Path) -> None:
+    try:
+        (own / "images/finch/a.jpg").rename(os.fsdecode(os.fsencode(own / "images/finch") + b"/\xe9.jpg"))
+    except OSError:
+        pytest.skip("a file system that takes UTF-8 alone")
+    message = refusal(Folder(root=own).read)
+    assert "udce9.jpg" in message
+    assert "rename it" in message
 
 
 # ---- texts

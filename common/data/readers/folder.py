@@ -109,6 +109,8 @@ class Folder(DatasetReader):
         folder, images, texts = self.find(), dict[str, Path](), dict[str, Path]()
         for path in files_below(folder):
             key, suffix = composed(path.relative_to(folder).with_suffix("").as_posix()), path.suffix.lower()
+            if not key.isprintable() and suffix in SUFFIXES:  # bytes that are no UTF-8, control characters
+                raise UserError(f"{str(path)!r} has a name that cannot be written in UTF-8: rename it.")
             if suffix == ".txt":
                 texts[key] = path
             elif suffix in SUFFIXES and images.setdefault(key, path) != path:
