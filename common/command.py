@@ -19,13 +19,10 @@ from common.config import build
 from common.errors import UserError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-# what a needed network takes over from the command that asked for it
-FORWARDED = """data preset data.source data.allow_missing data.captions data.background data.root data.store data.split
-data.highres data.files""".split()
 # numbers that 0 is too small for
 FROM_ONE = """image_size batch_size devices num_nodes accumulate checkpoint_every keep_every grid_every
 log_every_n_steps pairs_per_image splits""".split()
-FORWARDED_SECTIONS = ("paths.", "data.procedural.", "logger")
+FORWARDED_SECTIONS = ("paths.", "data.procedural.", "logger")  # and what the data's file says is inherited
 
 
 # ---- what was asked for, checked before anything is built
@@ -204,10 +201,12 @@ def plain(made: Composed, words: list[str]) -> dict[str, Any]:
 
 def composed_need(need: dict[str, Any], asked: list[str]) -> dict[str, Any]:
     """The configuration of a needed network: its asker's data and folders, its own recipe, one device."""
-    kept = [f"data={composed(*asked).chosen['data']}"]  # a table row may have picked it
+    asker = composed(*asked)
+    kept = [f"data={asker.chosen['data']}"]  # a table row may have picked it
+    inherited = {"preset", *(f"data.{key}" for key in asker.cfg.data.inherited)}
     for override in OverridesParser.create().parse_overrides(asked):
         key, line = override.key_or_group, override.input_line or ""
-        if (key in FORWARDED and key != "data") or key.startswith(FORWARDED_SECTIONS):
+        if key in inherited or key.startswith(FORWARDED_SECTIONS):
             kept.append(line)
         elif key == "trainer" and line != "trainer=ddp":
             kept.append(line)

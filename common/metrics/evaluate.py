@@ -90,7 +90,7 @@ def evaluation_pairs(data: ImageData, options: dict[str, Any], folder: Path) -> 
         return read_csv(path, data.records), path
     made = make_pairs(data.records, "test", options["pairs_per_image"], options["seed"])
     records = data.records
-    digest = short_hash([records.keys, options["pairs_per_image"], options["seed"]])
+    digest = short_hash([records.fingerprint(("caption",)), options["pairs_per_image"], options["seed"]])
     path = folder / f"pairs_{records.name}_test-{digest}.csv"
     cached(path, lambda part: write_csv(made, records, part))
     return made, path

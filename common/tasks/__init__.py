@@ -30,12 +30,14 @@ def run(cfg: Config, *, sweeping: bool = False) -> None:
 
 
 def fit(cfg: Config) -> None:
-    from common.tasks.fit import export, train_one
+    from common.tasks.fit import export as write
+    from common.tasks.fit import train_one
     from common.tasks.score import score
 
     began = time.time()
     model, data, folder = train_one(cfg)
-    export(model, folder.export)
+    write(model, folder.export)
+    folder.say("trained", exported={"epochs": folder.status()["epochs"], "images": model.images_seen})
     if cfg["evaluate"] and cfg.get("measures"):
         score(cfg, model, data, folder)
     folder.say("done", seconds_total=round(time.time() - began, 1))

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule, seed_everything
 from common.command import composed_need
 from common.config import build, locate, needed
 from common.data.module import ImageData
+from common.errors import UserError
 from common.files import locked, short_hash, whole
 from common.loggers import finish_loggers, loggers_for
 from common.tasks.job import Config, Job, load_data
@@ -28,7 +29,14 @@ def fill_prerequisites(cfg: Config, *, networks: bool = True) -> None:
     """
     for key, need in needed(cfg).items():
         if cfg["model"].get(key) is None and (networks or "prepare" in need):
-            cfg["model"][key] = str(artifact(need, cfg["words"]))
+            try:
+                cfg["model"][key] = str(artifact(need, cfg["words"]))
+            except UserError as error:
+                if "model" not in need:
+                    raise
+                words = " ".join(composed_need(need, cfg["words"])["words"])
+                said = f"model.{key} is made first, unless a file is given, and `run.py {words}` says: {error}"
+                raise UserError(said) from None
 
 
 def artifact(need: Config, asked: list[str]) -> Path:
@@ -39,7 +47,10 @@ def artifact(need: Config, asked: list[str]) -> Path:
     if "prepare" in need:
         return run_job(cfg)
     cfg["hash"] = short_hash(identity(cfg))
-    digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"], cfg["model"]])  # the bar it was measured by too
+    data = load_data(cfg)
+    found = data.records.fingerprint(data.reads)
+    # cfg["model"]: in it the bar that it has to reach
+    digest = short_hash([cfg["hash"], cfg["trainer"]["max_epochs"], cfg["model"], found])
     path = Path(cfg["paths"]["artifacts"]) / f"{need['model']}-{cfg['data']['name']}-{digest}.pt"
     if path.is_file():
         return path
@@ -54,11 +65,15 @@ def artifact(need: Config, asked: list[str]) -> Path:
 def run_job(cfg: Config) -> Path:
     """What a one-off job of conf/prepare makes; made now when it is absent."""
     job = cfg["prepare"]
-    digest = short_hash([identity(cfg)["data"], job])  # before needed files are filled in
+    always, found = job.get("always"), ""
+    if "images" in cfg["requires"] and not always:
+        data = load_data(cfg)
+        found = data.records.fingerprint(data.reads)
+    digest = short_hash([identity(cfg)["data"], job, found])  # before needed files are filled in
     name = f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.{job.get('suffix', 'npz')}"
     path = Path(cfg["paths"]["artifacts"]) / name
     with locked(path):
-        if job.get("always") or not path.is_file():
+        if always or not path.is_file():
             log.info("prepare=%s: making %s", cfg["chosen"]["prepare"], path)
             for key, need in job.get("needs", {}).items():
                 if job.get(key) is None:
@@ -73,6 +88,13 @@ def export(model: LightningModule, path: Path) -> None:
         torch.save(model.export(), part)  # type: ignore[operator]
 
 
+def say_earlier(folder: RunFolder) -> None:
+    """Runs of this name and seed that versions before made, whose names no configuration gives any more."""
+    for status in sorted(folder.path.parent.glob(f"{folder.path.name.rpartition('-')[0]}-*/status.json")):
+        if (old := status.parent / "checkpoints" / "last.ckpt").is_file() and '"data_hash"' not in status.read_text():
+            log.info("%s is of an earlier version and not gone on with: give resume=%s if it is meant", old.parent, old)
+
+
 def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
     """Trains the model of a configuration in its run folder, and what it needs first."""
     folder = RunFolder.of(cfg)
@@ -80,13 +102,18 @@ def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
     data = load_data(cfg)
     for note in data.records.notes:  # reading the records says at once what is absent
         log.info("%s", note)
+    found = data.records.fingerprint(data.reads)
+    if checkpoint == folder.last and cfg["resume"] == "auto":
+        folder.check_data(found)
+    elif checkpoint is None:
+        say_earlier(folder)
     fill_prerequisites(cfg)
     seed_everything(cfg["seed"], verbose=False)
     model = build(cfg["model"])
     done = 0 if checkpoint is None else epochs_of(checkpoint, model, cfg["trainer"]["max_epochs"])
     trainer = trainer_for(cfg["trainer"], folder, seed=cfg["seed"], grid=hasattr(model, "grid"))
     lock = folder.lock() if trainer.is_global_zero else None
-    folder.start(yaml.safe_dump(cfg, sort_keys=False))
+    folder.start(yaml.safe_dump(cfg, sort_keys=False), found)
     handler, code = keep_log(folder), 1
     try:
         if checkpoint is not None:

@@ -23,21 +23,21 @@ from common.files import locked, write_whole
 
 REMEDY = "free space or choose paths.runs=FOLDER"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "torch-fidelity", "hydra-core", "numpy")
-# what does not change the weights that come out, so that a run is found again when it is changed
-NOT_IDENTITY = {"data": ("workers", "store", "reads", "provides"), "trainer": ("max_epochs",)}
 
 
 def identity(cfg: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides the weights: model, loss, data, seed, batches an epoch.
+    """The part of a configuration that decides the weights: model, loss, data, seed, batches an epoch, precision.
 
-    The length of training is left out, so that a longer run goes on from a shorter one, unless the model's file has a
-    `horizon`: where the learning rate depends on the length, a longer run is another run.
+    What leaves them as they are the files of model and data list as `incidental`; a needed network counts by its recipe
+    or by the file that was given. The length of training is left out, so that a longer run goes on from a shorter one,
+    unless the model's file has a `horizon`: where the learning rate depends on the length, a longer run is another run.
+    Devices are left out too: a run may go on elsewhere.
     """
-    model = without(cfg["model"], cfg.get("incidental", ()))
-    data = {k: v for k, v in cfg["data"].items() if k not in NOT_IDENTITY["data"]}
+    needs = cfg.get("needs", {})
+    model = without(cfg["model"], [*cfg.get("incidental", ()), *needs])
+    data = without(cfg["data"], cfg["data"]["incidental"])
     if data["source"] != "procedural":
         data.pop("procedural", None)
-    needs = {k: cfg["model"].get(k) or v for k, v in cfg.get("needs", {}).items()}
     horizon = cfg.get("horizon")
     length = {} if horizon is None or not applies(horizon, cfg) else {"max_epochs": cfg["trainer"]["max_epochs"]}
     return {
@@ -45,13 +45,14 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
         "loss": cfg.get("loss"),
         "data": data,
         "seed": cfg["seed"],
+        "precision": cfg["trainer"]["precision"],
         "limit_train_batches": cfg["trainer"]["limit_train_batches"],
-        "needs": needs,
+        "needs": {key: cfg["model"].get(key) or need for key, need in needs.items()},
         **length,
     }
 
 
-def without(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Settings but for some, nested ones with dots: those that the model's file calls `incidental`."""
     kept = {}
     for key, value in settings.items():
@@ -77,8 +78,10 @@ class Facts(TypedDict, total=False):
     data_source: str  # real | procedural | others, others' images
     images_found: str  # "8 of 11788"
     seed: int
-    epochs: int | None  # behind the weights
+    data_hash: str  # of the data's contents, `Records.fingerprint`
     weights: str  # the file that was scored
+    epochs: int | None  # behind these weights, like the next
+    images: int | None
     published: dict[str, Any] | None
     preset: str | None
     cost: dict[str, float]
@@ -165,7 +168,7 @@ class RunFolder:
             raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
         return lock
 
-    def start(self, config_yaml: str) -> None:
+    def start(self, config_yaml: str, data_hash: str) -> None:
         for name in ("checkpoints", "samples", "eval"):
             try:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -173,6 +176,7 @@ class RunFolder:
                 raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
         write_whole(self.path / "config.yaml", config_yaml, REMEDY)
         write_whole(self.path / "env.json", json.dumps(environment(), indent=1), REMEDY)
+        self.say("running", data_hash=data_hash)
 
     def status(self) -> dict[str, Any]:
         try:
@@ -188,6 +192,15 @@ class RunFolder:
         if state != "failed":
             told.pop("error", None)
         write_whole(self.path / "status.json", f"{json.dumps(told)}\n", REMEDY)
+
+    def check_data(self, data_hash: str) -> None:
+        """UserError where the run was trained on other data than there are now."""
+        if self.status().get("data_hash", data_hash) != data_hash:
+            raise UserError(
+                f"{self.path} was trained on other data than there are now (tables, captions, masks or photos have "
+                f"changed): put them back to go on, choose name=NAME for a new run, or go on with the new data by "
+                f"resume={self.last}."
+            )
 
     def resume_from(self, resume: str) -> Path | None:
         """The checkpoint to go on from. resume: auto | never | a file."""

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
     """The model of a run, a checkpoint or an exported file, with its text table, ready to serve."""
     folder = RunFolder.of(cfg)
-    path = Path(cfg["checkpoint"] or (folder.export if folder.export.is_file() else folder.last))
+    path = Path(cfg["checkpoint"] or newest(folder))
     if not path.exists():
         named = "checkpoint" if cfg["checkpoint"] else "run"
         raise UserError(
@@ -41,6 +41,25 @@ def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
     return model.to(device).eval(), data, folder
 
 
+def newest(folder: RunFolder) -> Path:
+    """The weights of a run that have seen the most images: its export, unless a fit went on since and was stopped."""
+    if folder.export.is_file() and folder.last.is_file():
+        mine, last = (behind(path, folder)[1] or 0 for path in (folder.export, folder.last))
+        return folder.export if mine >= last else folder.last
+    return folder.export if folder.export.is_file() else folder.last
+
+
+def behind(weights: Path, folder: RunFolder) -> tuple[int | None, int | None]:
+    """Epochs and images behind a file of weights, as far as it is known: of a run's own files alone."""
+    if weights == folder.export:
+        told = folder.status().get("exported", {})
+        return told.get("epochs"), told.get("images")
+    if weights.suffix != ".ckpt":
+        return None, None
+    facts = torch.load(weights, weights_only=True, mmap=True, map_location="cpu")
+    return facts["epoch"] + 1, facts["suite"]["images_seen"]
+
+
 def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
     """Evaluates, prints the numbers, writes eval/<protocol>.json and appends the line of results.jsonl."""
     options = cfg["metrics"] | {"pairs": cfg.get("pairs")}
@@ -49,6 +68,8 @@ def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
         wanted = needs_classifier(options) if name == "classifier" else options.get(name, True)
         files[name] = str(artifact(need, cfg["words"])) if wanted and need else None
     numbers, protocol, cost = evaluate(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
+    weights = Path(cfg.get("checkpoint") or folder.export)
+    epochs, images = behind(weights, folder)
     line = result_line(
         cfg,
         cfg["chosen"].get("table") or cfg["chosen"]["model"],
@@ -56,7 +77,10 @@ def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
         numbers,
         protocol,
         images_found=f"{len(data.records)} of {data.records.expected}",
-        epochs=folder.status().get("epochs"),
+        data_hash=data.records.fingerprint(data.reads)[:8],
+        weights=str(weights),
+        epochs=epochs,
+        images=images,
         cost=cost,
     )
     write_whole(folder.path / "eval" / f"{short_hash(protocol)}.json", json.dumps(line, indent=1))
