@@ -113,8 +113,10 @@ def settings(root: Path, weights: Path, **change: Any) -> dict[str, Any]:
     data = {"name": "deepfashion", "source": "real", "root": str(root), "store": None, "reader": reader}
     data |= {"captions": "none", "allow_missing": False, "reads": ["image"], "image_size": 64, "batch_size": 8}
     data |= {"load_ratio": 1.0, "train_split": "train", "flip": False, "rotate_deg": 0.0, "bbox_crop": False}
+    data |= {"background": "white", "workers": 0}
     job = {"weights": str(weights), "photos": None, "least_person": 0.7, "least_joint": 2.0, "min_size": 64}
-    return {"data": data | {"workers": 0}, "prepare": job | change, "seed": 0, "trainer": {"accelerator": "cpu"}}
+    paths = {"artifacts": str(root / "artifacts")}
+    return {"data": data, "paths": paths, "prepare": job | change, "seed": 0, "trainer": {"accelerator": "cpu"}}
 
 
 def test_key_points_of_a_data_set_are_put_where_its_reader_finds_them(
