@@ -144,6 +144,9 @@ def test_colours_of_each_picture_leave_the_species_its_build(tmp_path: Path, bir
         assert all(named_colours(text).items() <= truth(tmp_path / "own")["images"][key].items() for text in own)
     of_class = {(key[:3], *own.values()) for key, own in truth(bird_root)["images"].items()}
     assert len(of_class) == BIRDS["classes"]  # as before where colours go with the species
+    write_flowers(tmp_path / "flowers", **FLOWERS | {"images": 27}, colours="picture", workers=1)
+    pairs = {tuple(own.values()) for own in truth(tmp_path / "flowers")["images"].values()}
+    assert len(pairs) > FLOWERS["classes"]
     with pytest.raises(UserError, match=r"data\.procedural\.colours=bird .*picture"):
         write_birds(tmp_path / "bad", **few, colours="bird")
 

@@ -3,7 +3,7 @@
 A flower is built of polygons in a unit frame: its middle is the origin, the petals reach to radius 1, y points down.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,6 +64,12 @@ def invent(petals: str, centre: str, rng: np.random.Generator) -> Species:
         disc=rng.uniform(0.26, 0.38),
         mark=MARKS[int(rng.integers(len(MARKS)))],
     )
+
+
+def recoloured(species: Species, rng: np.random.Generator) -> Species:
+    """The same build in colours drawn anew."""
+    petals, centre = (names[int(rng.integers(len(names)))] for names in (PETAL_COLOURS, CENTRE_COLOURS))
+    return replace(species, colours=species.colours | {"petals": petals, "centre": centre})
 
 
 def picture(species: Species, size: tuple[int, int], oversample: int, rng: np.random.Generator) -> Picture:

@@ -18,7 +18,6 @@ import numpy as np
 from common.data.procedural import attributes, bird_shapes, birds, sentences
 from common.data.procedural.colours import NAMES
 from common.data.procedural.writing import (
-    COLOURS,
     DRAWING,
     JPEG,
     NOISE,
@@ -30,12 +29,13 @@ from common.data.procedural.writing import (
     lines,
     oversample,
     photo_size,
+    recoloured,
     run,
     save,
     shared_out,
     write_truth,
 )
-from common.errors import UserError, choose
+from common.errors import UserError
 
 
 def write_birds(
@@ -60,15 +60,10 @@ def write_birds(
     """
     if not 0 <= label_noise < 0.9:
         raise UserError(f"label_noise={label_noise} is no share that labels can have: choose it from 0 to 0.9.")
-    arguments: dict[str, object] = {
-        "images": images,
-        "classes": classes,
-        "side": side,
-        "seed": seed,
-        "label_noise": label_noise,
+    arguments = {
+        **{"images": images, "classes": classes, "side": side, "seed": seed},
+        **{"label_noise": label_noise, "colours": colours},
     }
-    if choose("data.procedural.colours", colours, ("species", "picture")) == "picture":
-        arguments["colours"] = colours
     with drawn(Path(root), "birds", arguments) as folder:
         if folder is not None:
             _write_birds(folder, images, classes, side, seed, label_noise, colours, workers)
@@ -110,10 +105,7 @@ def _write_birds(
         for class_dir in class_dirs:
             (folder / top / class_dir).mkdir(parents=True)
     if colours == "picture":
-        rngs = (np.random.default_rng([seed, COLOURS, task.id]) for task in tasks)
-        tasks = [
-            task._replace(species=birds.recoloured(task.species, rng)) for task, rng in zip(tasks, rngs, strict=True)
-        ]
+        tasks = recoloured(tasks, birds.recoloured, seed)
     done = run(partial(_draw_bird, folder=folder, side=side, seed=seed), tasks, workers)
     boxes, true, visible = zip(*done, strict=True)
     _write_lists(folder / "CUB_200_2011", tasks, class_dirs, labels, boxes, seed)

@@ -25,6 +25,7 @@ from common.data.procedural.writing import (
     lines,
     oversample,
     photo_size,
+    recoloured,
     run,
     save,
     shared_out,
@@ -33,16 +34,23 @@ from common.data.procedural.writing import (
 
 
 def write_flowers(
-    root: str | Path, *, images: int, classes: int, side: int, seed: int, workers: int | None = None
+    root: str | Path,
+    *,
+    images: int,
+    classes: int,
+    side: int,
+    seed: int,
+    colours: str = "species",
+    workers: int | None = None,
 ) -> None:
     """Draws flowers as an Oxford-102 with segmim, captions and class-disjoint split (oxford102/, cvpr2016_flowers/).
 
     Arguments and errors as for `write_birds`.
     """
-    arguments = {"images": images, "classes": classes, "side": side, "seed": seed}
+    arguments = {"images": images, "classes": classes, "side": side, "seed": seed, "colours": colours}
     with drawn(Path(root), "flowers", arguments) as folder:
         if folder is not None:
-            _write_flowers(folder, images, classes, side, seed, workers)
+            _write_flowers(folder, images, classes, side, seed, colours, workers)
 
 
 def _draw_flower(task: Task, *, folder: Path, side: int, seed: int) -> None:
@@ -64,12 +72,16 @@ def _write_mat(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + file.getvalue()[116:])
 
 
-def _write_flowers(folder: Path, images: int, classes: int, side: int, seed: int, workers: int | None) -> None:
+def _write_flowers(
+    folder: Path, images: int, classes: int, side: int, seed: int, colours: str, workers: int | None
+) -> None:
     species, test = invent_classes(flowers.PETAL_COLOURS, flowers.CENTRE_COLOURS, flowers.invent, classes, seed)
     rng = np.random.default_rng([seed, SPLIT, 1])
     labels = rng.permutation(classes)[shared_out(images, classes)]  # one class after the other, in no order of theirs
     class_dirs = [f"class_{k:05d}" for k in range(1, classes + 1)]
     tasks = [Task(id, f"image_{id:05d}", class_dirs[c], species[c]) for id, c in enumerate(labels.tolist(), 1)]
+    if colours == "picture":
+        tasks = recoloured(tasks, flowers.recoloured, seed)
     words = folder / "cvpr2016_flowers"
     for sub in ("oxford102/jpg", "oxford102/segmim", "truth/parts"):
         (folder / sub).mkdir(parents=True)

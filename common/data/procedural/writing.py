@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from common.data.procedural.colours import ANCHORS
-from common.errors import UserError
+from common.errors import UserError, choose
 from common.files import locked
 from common.processes import end_with
 
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the drawings: part of procedural.json
 FEW = 48  # below this many pictures starting processes costs more than it saves
+COLOURED = ("species", "picture")  # what has colours of its own
 TRAIN_SHARE = 0.75  # of the classes: 150 of CUB's 200
 JPEG = {"quality": 93, "subsampling": 0}  # colours stay with their parts
 # streams of random numbers: default_rng([seed, stream, ...])
@@ -64,6 +65,8 @@ def drawn(
             f"{images} {kind} of {count} {groups} with side {side} cannot be drawn: ask for 3 {groups} or more, "
             f"{least} images or more of each, and a side of 16 or more."
         )
+    if choose("data.procedural.colours", arguments.get("colours", COLOURED[0]), COLOURED) == COLOURED[0]:
+        arguments = {key: value for key, value in arguments.items() if key != "colours"}  # as before there was a choice
     marker = json.dumps({"kind": kind, "version": VERSION, "arguments": arguments}, indent=1) + "\n"
     root = root.expanduser().absolute()
     with locked(root):
@@ -171,3 +174,9 @@ def write_truth(folder: Path, parts: Sequence[str], colours: Mapping[str, Any]) 
     """truth/truth.json. colours: key of each image -> part -> colour."""
     truth = {"parts": list(parts), "anchors": ANCHORS, "images": dict(colours)}
     (folder / "truth/truth.json").write_text(json.dumps(truth, indent=0) + "\n")
+
+
+def recoloured(tasks: Sequence[Task], recolour: Callable[[Any, np.random.Generator], Any], seed: int) -> list[Task]:
+    """The same pictures, each in colours of its own."""
+    rngs = (np.random.default_rng([seed, COLOURS, task.id]) for task in tasks)
+    return [task._replace(species=recolour(task.species, rng)) for task, rng in zip(tasks, rngs, strict=True)]
