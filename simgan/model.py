@@ -43,6 +43,7 @@ GENERATOR = ("ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "ima
 RANGES = {
     "phi_dim": "int [1, inf)",
     "relevant_match_prob": "[0, 1]",
+    "mismatches": "int [1, inf)",
     "lr_halve_every": "int [1, inf)",
 }
 
@@ -89,6 +90,7 @@ class SIMGAN(Exported):
         ca_reduction: str,
         cycle_text: str,
         relevant_match_prob: float,
+        mismatches: int,
         bn_update: str,
         eval_bn: str,
         lr_halve_every: int,
@@ -109,7 +111,7 @@ class SIMGAN(Exported):
         self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi_dim, phi_norm
         self.ca_mode, self.ca_reduction, self.cycle_text = ca_mode, ca_reduction, cycle_text
         self.relevant_match_prob, self.bn_update, self.eval_bn = relevant_match_prob, bn_update, eval_bn
-        self.lr_halve_every = lr_halve_every
+        self.mismatches, self.lr_halve_every = mismatches, lr_halve_every
         self.real, self.fake = ADVERSARIAL[adversarial]
 
         shared: dict[str, Any] = {"phi_dim": phi_dim, "standardise": phi_norm == "standard"}
@@ -118,9 +120,7 @@ class SIMGAN(Exported):
             return Generator(**shared, **generator)
 
         def make_discriminator() -> Discriminator:
-            return Discriminator(
-                image_size=image_size, phi_dim=phi_dim, standardise=phi_norm == "standard", **discriminator
-            )
+            return Discriminator(image_size=image_size, **shared, **discriminator)
 
         self.generator, self.discriminator = make_generator(), make_discriminator()
         # the "two sets" that Sec. 1 says other methods need
@@ -239,7 +239,9 @@ class SIMGAN(Exported):
         """Eq. 1, of a fake made for `target`. The text enters after the trunk, so both real terms share it, and real
         and fake are never one BN batch."""
         h = net.trunk(x)
-        scores = {"real": net.head(h, own), "mismatch": net.head(h, wrong), "fake": net(fake.detach(), target)}
+        others = range(1, min(self.mismatches, len(own)))  # photos of the batch, whose own sentences do not fit x
+        real, unfit = net.head(h, own), [net.head(h, phi) for phi in (wrong, *(own.roll(k, 0) for k in others))]
+        scores = {"real": real, "mismatch": torch.cat(unfit), "fake": net(fake.detach(), target)}
         if net is self.discriminator:
             self.pending |= {f"train/score_{name}": upcast(score.detach()).mean() for name, score in scores.items()}
         return {name: (self.real if name == "real" else self.fake)(score) for name, score in scores.items()}

@@ -112,6 +112,18 @@ def test_the_discriminators_loss_by_hand(scores: tuple, weights: tuple, value: f
     assert weighted(terms, dict(zip(LOSS["d"], weights, strict=True))).item() == pytest.approx(value)
 
 
+def test_more_mismatches_are_the_own_sentences_of_other_photos() -> None:
+    model, heard = make(mismatches=9), []
+    model.discriminator.head = lambda h, phi: heard.append(phi) or phi.sum(1)  # type: ignore[method-assign, func-returns-value]
+    p = pieces(model)
+    terms = model.d_terms(model.discriminator, p["x"], p["own"], p["wrong"], p["edit"], p["wrong"])
+    wanted = [p["wrong"], *(p["own"][[(i - k) % 4 for i in range(4)]] for k in (1, 2, 3))]  # of four photos, no more
+    assert all(torch.equal(a, b) for a, b in zip(heard[1:5], wanted, strict=True))
+    torch.testing.assert_close(terms["mismatch"], torch.stack([phi.sum(1).square().mean() for phi in wanted]).mean())
+    with pytest.raises(UserError, match=r"model\.mismatches=0"):
+        make(mismatches=0)
+
+
 @pytest.mark.parametrize(("score", "value"), [(0.5, 0.25), (1.0, 0.0), (0.0, 1.0)])
 def test_the_generator_wants_its_edits_called_real(score: float, value: float) -> None:
     model = make()
@@ -260,7 +272,7 @@ def test_a_null_weight_leaves_a_term_out_and_identity_can_be_asked_for() -> None
         {"average.decay": 0.9},
         {"accumulate": 2},
         {"first_kernel": 7, "trunk_skip": True, "res_post_relu": False, "ca_bias": True},
-        {"image_skip": True, "recompute": True, "joint_norm": "none"},
+        {"image_skip": True, "recompute": True, "joint_norm": "none", "mismatches": 3},
         {"loss": {"d": LOSS["d"], "g": LOSS["g"] | {"identity": 5.0}}},
         {"relevant_match_prob": 0.5},
         {"grad_norm_every": 1},
