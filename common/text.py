@@ -162,5 +162,6 @@ class SentenceEncoder(nn.Module):
     def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
         """words: B,T int64 ids or B,T,D float vectors; lengths: B -> B,H, coordinates in (-1, 1)."""
         vectors = words if self.embedding is None else self.embedding(words)
+        vectors = vectors.to(next(self.gru.parameters()).dtype)
         packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return self.gru(packed)[1][-1]

@@ -25,6 +25,7 @@ from common.data.module import ImageData
 from common.data.records import Records
 from common.errors import UserError, choose
 from common.files import read_cached, write_whole
+from common.metrics.functions import from_uint8
 from common.pictures import save, sheet
 from common.tasks.job import Job
 from finegan.denoise import Cleaned, fit
@@ -192,7 +193,7 @@ def squashed(data: ImageData, row: int) -> Tensor:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """3,H,W in [-1, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+    return from_uint8(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
 
 # ---- report

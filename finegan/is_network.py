@@ -18,13 +18,14 @@ import torchvision
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from common.blocks import upcast
 from common.classifier import SIDES, Classifier, body_and_head, build
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges
 from common.exports import read_artifact
 from common.files import file_hash, sha256
 from common.metrics.extractors import Extractor, resize_as_pillow
-from common.metrics.functions import inception_score, to_uint8
+from common.metrics.functions import from_uint8, inception_score, to_uint8
 from common.weights import KNOWN_FILES, are_words, fill, find_weights, is_state, on_cpu, read_weights
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ TORCHVISION_FILE = KNOWN_FILES["inception_v3"].name
 
 def seen(images: Tensor, side: int) -> Tensor:
     """uint8 B,3,*,* -> float B,3,side,side in [-1, 1], v / 127.5 - 1 (the reference's inception_score.py)."""
-    return resize_as_pillow(images, side).float() / 127.5 - 1
+    return from_uint8(resize_as_pillow(images, side))
 
 
 def random_crops(images: Tensor, side: int, smallest: float) -> Tensor:
@@ -53,7 +54,7 @@ def random_crops(images: Tensor, side: int, smallest: float) -> Tensor:
     zero = torch.zeros_like(area)
     theta = torch.stack([width, zero, (2 * x - 1) * (1 - width), zero, height, (2 * y - 1) * (1 - height)], 1)
     grid = F.affine_grid(theta.view(-1, 2, 3), [len(images), 3, side, side], align_corners=False)
-    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(upcast(images), grid, padding_mode="border", align_corners=False)
 
 
 def centre(images: Tensor, side: int) -> Tensor:
@@ -190,9 +191,9 @@ class ISNetwork(Classifier):
         out = self.net(random_crops(batch["image"], self.image_size, self.crop))
         target = self.target[batch["label"]]
         logits, aux = out if isinstance(out, tuple) else (out, None)
-        loss = F.cross_entropy(logits.float(), target)
+        loss = F.cross_entropy(upcast(logits), target)
         if aux is not None:
-            loss = loss + self.aux_weight * F.cross_entropy(aux.float(), target)
+            loss = loss + self.aux_weight * F.cross_entropy(upcast(aux), target)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         return loss
 

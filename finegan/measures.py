@@ -17,7 +17,7 @@ from common.data.module import ImageData
 from common.data.procedural.colours import NAMES
 from common.data.records import Sample
 from common.metrics.colour_match import ColourMatch
-from common.metrics.functions import ENOUGH, Features, inception_score, metric_key, r_precision, to_uint8
+from common.metrics.functions import ENOUGH, Features, from_uint8, inception_score, metric_key, r_precision, to_uint8
 from finegan.cleaning import Colours, load_features, told_of
 from finegan.denoise import read_cleaned
 from finegan.is_network import ISExtractor, filenames_hash, load_is_network
@@ -168,7 +168,7 @@ class Measures:
         """One pass of each network over uint8 images; kind: own, other (with another's mask) or real."""
         if self.judge is not None and kind != "real":
             self.keep(f"{kind}_logits", self.judge(images)["logits"])
-        x = images.float() / 127.5 - 1
+        x = from_uint8(images)
         if self.attributes is not None:
             self.keep(f"{kind}_scores", self.attributes(x))
         if self.model.encoders is not None and kind != "other":

@@ -191,7 +191,7 @@ class FineGAN(Painter):
             if self.masked or self.foreground:
                 raise UserError("this model reads masks and the batch has none: add mask to data.reads.")
             return (None, None, None)
-        return (*((F.avg_pool2d(mask, factor) >= 0.5).float() for factor in (4, 2)), mask)
+        return (*((F.avg_pool2d(mask, factor) >= 0.5).to(mask.dtype) for factor in (4, 2)), mask)
 
     def under(self, images: Tensor, mask: Tensor) -> Tensor:
         """The foreground alone, x (*) m; 0 (grey) elsewhere, or `mask_fill`."""

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from common.blocks import LinearDecay
+from common.blocks import LinearDecay, upcast
 from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError
@@ -87,7 +87,7 @@ class PoseGAN(Exported):
             drawn, target = self.sample(batch), batch["target"]
             found["val/ssim"].append(ssim(to_uint8(drawn), to_uint8(target), window="uniform"))
             found["val/rec"].append((drawn - target).abs().mean((1, 2, 3)))
-        return {name: torch.cat(values).float().mean() for name, values in found.items()}
+        return {name: upcast(torch.cat(values)).mean() for name, values in found.items()}
 
     def training_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """x and c of the first training pairs, `count` batches, the same each time."""

@@ -18,7 +18,7 @@ from common.data.module import ImageData
 from common.data.records import Sample
 from common.gan import paired_noise
 from common.metrics.extractors import LPIPS, load_lpips
-from common.metrics.functions import Features, l1, psnr, r_precision, rmse, ssim, to_uint8
+from common.metrics.functions import Features, from_uint8, l1, psnr, r_precision, rmse, ssim, to_uint8
 from common.weights import KNOWN_FILES
 from simgan.model import SIMGAN
 from simgan.vse import JointEmbedding, load_judge
@@ -73,7 +73,7 @@ class EditProxies:
         diff = l1(x, edit)
         self.add("diff", diff)
         if self.judge is not None:
-            vectors = self.judge.encode_images(edit.float() / 127.5 - 1)
+            vectors = self.judge.encode_images(from_uint8(edit))
             texts = self.judge.encode_sentences(sentences).to(vectors.device)
             sim = (vectors * texts).sum(1).double()
             self.add("sim", sim)
@@ -93,7 +93,7 @@ class EditProxies:
         rebuilt = to_uint8(model.draw(batch["image"], own, mode="mean"))
         self.add("rec_l1", l1(rebuilt, x))
         self.add("rec_rmse", rmse(rebuilt, x))
-        rounded = edit.float() / 127.5 - 1
+        rounded = from_uint8(edit)
         noise = paired_noise(batch["pair"], rounded[0].numel(), seed=1).view_as(rounded.cpu()).to(rounded)
         cycle = l1(to_uint8(model.take_back(rounded, own)), x)
         shaken = (rounded + noise * STEG_SIGMA / 127.5).clamp(-1, 1)

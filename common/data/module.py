@@ -142,12 +142,12 @@ def prepare(batch: dict[str, Tensor]) -> Sample:
         x = batch[name][:, None] if name == "mask" else batch[name].permute(0, 3, 1, 2).contiguous()
         if flip is not None:
             x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
-        x = x.float()
+        x = x.to(torch.get_default_dtype())
         if angle is not None:
             x = rotate(x, angle)
-        batch[name] = (x >= 0.5).float() if name == "mask" else x.div_(127.5).sub_(1)
+        batch[name] = (x >= 0.5).to(x.dtype) if name == "mask" else x.div_(127.5).sub_(1)
     if "attributes" in batch:
-        batch["attributes"] = batch["attributes"].float()
+        batch["attributes"] = batch["attributes"].to(torch.get_default_dtype())
     return cast(Sample, batch)
 
 

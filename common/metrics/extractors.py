@@ -1,6 +1,6 @@
 """The networks that metrics look through, each with a name and the hash of its weights. B images, F features.
 
-All take uint8 and compute in float32 outside autocast, without gradients. Nothing here downloads anything.
+All take uint8 and compute in torch's default type outside autocast, without gradients. Nothing here downloads anything.
 """
 
 import io
@@ -26,7 +26,7 @@ from common.classifier import (
     load_image_encoder,
 )
 from common.errors import UserError
-from common.metrics.functions import STANDARD, Features
+from common.metrics.functions import STANDARD, Features, from_uint8
 from common.weights import KNOWN_FILES, find_weights, read_weights
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class InceptionExtractor(Extractor):
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The logits are without the bias, which is what the published Inception Scores were computed from."""
-        x = (resize_as_tensorflow1(images.float(), 299) - 128) / 128
+        x = (resize_as_tensorflow1(images.to(torch.get_default_dtype()), 299) - 128) / 128
         features = self.net(x.contiguous(memory_format=torch.channels_last))
         return features, features @ self.get_buffer("head")
 
@@ -97,7 +97,7 @@ class ClassifierExtractor(Extractor):
         self.input = f"{classifier.info['image_size']} x {classifier.info['image_size']}, antialiased bilinear"
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.net.features(images.float() / 127.5 - 1)  # type: ignore[operator]
+        return self.net.features(from_uint8(images))  # type: ignore[operator]
 
 
 @lru_cache(maxsize=16)
@@ -148,7 +148,7 @@ class TorchvisionInception(Extractor):
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(IMAGENET[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
-        x = resize_as_pillow(images, 299).float() / 255 * std / 0.5 + (mean - 0.5) / 0.5
+        x = resize_as_pillow(images, 299).to(mean.dtype) / 255 * std / 0.5 + (mean - 0.5) / 0.5
         body, head = body_and_head(self.net)
         features = body(x)
         return features, head(features)
@@ -187,7 +187,8 @@ def inception(state: dict[str, Tensor], path: str | Path) -> FeatureExtractorInc
     layers = ["2048", "logits_unbiased"]
     try:
         with torch.random.fork_rng(devices=[]):  # its initial weights must not move the run's random numbers
-            return FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=copy)
+            net = FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=copy)
+            return net.to(torch.get_default_dtype())
     except RuntimeError as error:
         raise UserError(
             f"{path} is not an Inception-v3 for FID: give {KNOWN_FILES['inception'].name} of torch-fidelity."
@@ -227,7 +228,7 @@ class LPIPS(Frozen):
         if not x.dtype == y.dtype == torch.uint8:
             raise ValueError(f"LPIPS takes uint8 images, not {x.dtype} and {y.dtype}: see functions.to_uint8")
         with torch.autocast(x.device.type, enabled=False):
-            return self.net(x.float() / 127.5 - 1, y.float() / 127.5 - 1).flatten()
+            return self.net(from_uint8(x), from_uint8(y)).flatten()
 
 
 def load_lpips(explicit: str | Path | None = None) -> LPIPS | None:

@@ -35,6 +35,11 @@ def to_uint8(images: Tensor, *, rounding: Literal["round", "floor"] = "round") -
     return (levels.round() if rounding == "round" else levels.floor()).clamp_(0, 255).to(torch.uint8)
 
 
+def from_uint8(images: Tensor) -> Tensor:
+    """uint8 images of any shape -> [-1, 1], v / 127.5 - 1, in torch's default type: the way back of `to_uint8`."""
+    return images.to(torch.get_default_dtype()) / 127.5 - 1
+
+
 # ---- which numbers may be compared: who made the features, of what, how many
 
 

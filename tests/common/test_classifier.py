@@ -23,6 +23,7 @@ from common.classifier import (
     prepare,
 )
 from common.errors import UserError
+from tests.agree import agree
 from tests.worlds.settings import settings
 from tests.worlds.squares import squares
 
@@ -53,12 +54,13 @@ def test_penultimate_features_and_logits_of_each_architecture(arch: str) -> None
 
 
 @pytest.mark.parametrize("arch", ["vgg16_tiny", "vgg16_bn_tiny", "alexnet_tiny", "resnet18"])
+@pytest.mark.usefixtures("float64")
 def test_the_two_parts_are_the_network(arch: str) -> None:
     torch.manual_seed(0)
     net, x = build(arch, 5).eval(), torch.randn(2, 3, 64, 64)
     body, head = body_and_head(net)
     features = body(x)
-    torch.testing.assert_close(head(features), net(x))
+    agree(head(features), net(x))
     assert features.min() >= 0  # after ReLU
     assert features.max() > 0
 
@@ -80,12 +82,13 @@ def test_published_and_tiny_sizes() -> None:
     assert alexnet[:12](x).shape == (1, 32, 3, 3)  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("float64")
 def test_images_are_normalised_as_imagenet_was() -> None:
     grey = prepare(torch.zeros(1, 3, 8, 8), 8, **IMAGENET)
-    torch.testing.assert_close(grey[0, :, 0, 0], torch.tensor([0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225]))
+    agree(grey[0, :, 0, 0], torch.tensor([0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225]))
     white = prepare(torch.ones(1, 3, 5, 9), 4, **IMAGENET)
     assert white.shape == (1, 3, 4, 4)
-    torch.testing.assert_close(white[0, 0], torch.full((4, 4), (1 - 0.485) / 0.229))
+    agree(white[0, 0], torch.full((4, 4), (1 - 0.485) / 0.229))
 
 
 def torchvision_file(path: Path, arch: str, classes: int) -> dict[str, torch.Tensor]:
@@ -95,6 +98,7 @@ def torchvision_file(path: Path, arch: str, classes: int) -> dict[str, torch.Ten
     return state
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_torchvision_file_is_recognised(tmp_path: Path) -> None:
     state = torchvision_file(tmp_path / "resnet18-f37072fd.pth", "resnet18", 1000)
     encoder = load_image_encoder(tmp_path / "resnet18-f37072fd.pth")
@@ -102,19 +106,20 @@ def test_a_torchvision_file_is_recognised(tmp_path: Path) -> None:
     x = torch.rand(2, 3, 40, 40) * 2 - 1
     theirs = torchvision.models.resnet18()
     theirs.load_state_dict(state)
-    torch.testing.assert_close(encoder.features(x)[1], theirs.eval()(prepare(x, 224, **IMAGENET)))
+    agree(encoder.features(x)[1], theirs.eval()(prepare(x, 224, **IMAGENET)))
     old = {f"module.{k}": v for k, v in state.items() if "num_batches" not in k}  # PyTorch 0.3, DataParallel
     torch.save({"state_dict": old}, tmp_path / "old.pth")
-    torch.testing.assert_close(load_image_encoder(tmp_path / "old.pth").features(x), encoder.features(x))
+    agree(load_image_encoder(tmp_path / "old.pth").features(x), encoder.features(x))
 
 
+@pytest.mark.usefixtures("float64")
 def test_torchvisions_inception_sees_what_tensorflow_showed_it(tmp_path: Path) -> None:
     net = torchvision.models.inception_v3(weights=None, num_classes=1000, aux_logits=False, init_weights=False)
     torch.save(net.state_dict(), tmp_path / "inception.pth")
     encoder = load_image_encoder(tmp_path / "inception.pth")
     images = torch.rand(1, 3, 299, 299) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(encoder(images), net.eval()(images))
+        agree(encoder(images), net.eval()(images))
 
 
 def test_vgg_layout_is_recognised_by_its_shapes(tmp_path: Path) -> None:
@@ -194,20 +199,22 @@ def test_held_out_images_teach_nothing(fitted: tuple[Classifier, Path], monkeypa
 
 def test_export_round_trip(fitted: tuple[Classifier, Path]) -> None:
     model, root = fitted
-    served = load_classifier(root / "classifier.pt")
+    served = load_classifier(root / "classifier.pt").double()
     assert (served.name, served.width, served.classes) == ("classifier-squares", 128, model.class_names)
     assert len(served.hash) == 8
     assert served.info["accuracy"] == model.accuracy
-    x = torch.rand(3, 3, 32, 32) * 2 - 1
+    x = torch.rand(3, 3, 32, 32, dtype=torch.float64) * 2 - 1
     features, logits = served.train().features(x)
     assert (features.shape, logits.shape, served.training) == ((3, 128), (3, 8), False)
-    torch.testing.assert_close(logits, model.eval()(x))
-    torch.testing.assert_close(load_image_encoder(root / "classifier.pt").features(x), (features, logits))
+    trained = Classifier.load_from_checkpoint(root / "classifier.ckpt", weights_only=True).double()
+    agree(logits, trained.eval()(x))
+    agree(load_image_encoder(root / "classifier.pt").double().features(x), (features, logits))
     again = ImageClassifier(served.export(), served.hash)
-    torch.testing.assert_close(again(x), logits)
+    agree(again.double()(x), logits)
     with torch.autocast("cpu", torch.bfloat16):
-        assert served.features(x.bfloat16())[0].dtype == torch.float32
-    served(x.requires_grad_()).sum().backward()
+        assert served.float().features(x.bfloat16())[0].dtype == torch.float32
+    x = x.float().requires_grad_()
+    served(x).sum().backward()
     assert x.grad is not None
     assert all(p.grad is None for p in served.parameters())
 
@@ -216,8 +223,8 @@ def test_checkpoint_restores_the_classes_and_refuses_other_models(fitted: tuple[
     model, root = fitted
     again = Classifier.load_from_checkpoint(root / "classifier.ckpt", weights_only=True)
     assert again.class_names == model.class_names
-    x = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(again.eval()(x), model.eval()(x))
+    state = again.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     content = torch.load(root / "classifier.ckpt", weights_only=True)
     torch.save(content | {"suite": {"model": "SIMGAN"}}, root / "other.ckpt")
     with pytest.raises(UserError, match="of SIMGAN, not of Classifier"):

@@ -14,6 +14,9 @@ from common.blocks import Frozen
 from common.errors import UserError
 from common.gan import GANModule, paired_noise
 from common.tasks.trainer import AtomicCheckpoints, SeedEachBatch
+from tests.agree import agree
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Rows(Dataset):
@@ -109,9 +112,9 @@ def test_the_average_is_of_the_generator_alone(tmp_path: Path) -> None:
     fit(model, tmp_path, max_epochs=1, batch=8)
     assert model.ema_generator is not None
     averaged = model.ema_generator.module.weight.clone()
-    torch.testing.assert_close(averaged, model.generator.weight)  # AveragedModel takes the first update as it is
+    agree(averaged, model.generator.weight)  # AveragedModel takes the first update as it is
     fit(model, tmp_path, max_epochs=1, batch=8)
-    torch.testing.assert_close(model.ema_generator.module.weight, 0.9 * averaged + 0.1 * model.generator.weight)
+    agree(model.ema_generator.module.weight, 0.9 * averaged + 0.1 * model.generator.weight)
     assert not torch.equal(start, model.generator.weight)
     assert {k.split(".")[0] for k in model.state_dict()} == {"generator", "discriminator", "features", "ema_generator"}
     assert model.serving is model.ema_generator.module
@@ -125,7 +128,7 @@ def test_accumulating_four_small_batches_equals_one_large(tmp_path: Path, still:
     trainer = fit(large, tmp_path, max_epochs=3, batch=8)
     assert trainer.global_step == 3
     for a, b in zip(small.parameters(), large.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+        agree(a, b)
     assert not torch.equal(small.generator.weight, Tiny().generator.weight) or still == "g"
 
 
@@ -241,7 +244,7 @@ def test_a_step_in_parts_equals_the_step_at_once(tmp_path: Path) -> None:
     for model in (at_once, parts):
         fit(model, tmp_path, max_epochs=3)
     for name, value in at_once.state_dict().items():
-        torch.testing.assert_close(parts.state_dict()[name], value, msg=name)
+        agree(parts.state_dict()[name], value, name)
     assert float(parts.pending.get("train/g/adversarial", 0)) == float(at_once.pending.get("train/g/adversarial", 0))
 
 
@@ -264,7 +267,7 @@ def test_an_average_from_the_start_counts_the_initial_weights(tmp_path: Path) ->
     fit(model, tmp_path, max_epochs=1, batch=8)
     assert model.ema_generator is not None
     expected = 0.9 * start + 0.1 * model.generator.weight
-    torch.testing.assert_close(model.ema_generator.module.weight, expected)
+    agree(model.ema_generator.module.weight, expected)
 
 
 def test_statistics_of_the_average_are_those_of_its_own_activations() -> None:
@@ -280,9 +283,9 @@ def test_statistics_of_the_average_are_those_of_its_own_activations() -> None:
     batches = [torch.randn(4, 2), torch.randn(4, 2)]
     model.measure_statistics((batch,) for batch in batches)
     seen = torch.stack([linear(batch).mean(0) for batch in batches]).mean(0)
-    torch.testing.assert_close(measured.running_mean, seen)
+    agree(measured.running_mean, seen)
     spread = torch.stack([linear(batch).var(0) for batch in batches]).mean(0)
-    torch.testing.assert_close(measured.running_var, spread)
+    agree(measured.running_var, spread)
     assert torch.equal(norm.running_mean, torch.zeros(2))
     assert measured.momentum == 0.1
     assert average.training

@@ -10,6 +10,9 @@ import torchvision
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from common.classifier import Classifier, load_classifier
 from common.errors import UserError
@@ -17,6 +20,7 @@ from common.metrics.extractors import (
     ClassifierExtractor,
     InceptionExtractor,
     extract,
+    inception,
     joined,
     load_lpips,
     resize_as_tensorflow1,
@@ -40,7 +44,8 @@ from common.metrics.functions import (
     usual_subset,
 )
 from common.weights import KNOWN_FILES, find_weights
-from tests.peers.fidelity import noise, reference, rng, write_inception
+from tests.agree import agree
+from tests.peers.fidelity import NAMES, noise, rng, write_inception
 from tests.worlds.settings import settings
 
 # ---- the door
@@ -251,46 +256,65 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inception(inception_file: Path) -> InceptionExtractor:
+def untrained(inception_file: Path) -> InceptionExtractor:
     return InceptionExtractor(inception_file)
 
 
-def test_numbers_equal_torch_fidelity(inception: InceptionExtractor, inception_file: Path) -> None:
-    real, fake = noise(6, 40, 1, block=20), noise(6, 64, 2, low=128, block=16)
-    theirs = reference(real, fake, inception_file, splits=2, subset=4, subsets=10)
-    seen_real, seen_fake = extract(inception, real.split(2), batch_size=3), extract(inception, [fake])
-    ours, protocol = score(
-        seen_real, seen_fake, reference="noise", splits=2, kid_subset=4, kid_subsets=10, allow_few=True
-    )
-    assert ours == pytest.approx({f"{k}@{inception.name}": v for k, v in theirs.items()}, rel=1e-4, abs=5e-5)
-    assert theirs["fid"] > 1  # not an equality of nothings
-    assert theirs["is_mean"] > 1.01
-    assert protocol.weights == inception.hash
+@pytest.mark.usefixtures("float64")
+def test_inception_is_torch_fidelitys(inception_file: Path) -> None:
+    """At the network's own size, for the resize has its own test; theirs rounds what it says to float32."""
+    ours, theirs = InceptionExtractor(inception_file), inception(torch.load(inception_file), inception_file)
+    theirs.feature_extractor_internal_dtype = torch.float64
+    images = noise(2, 299, 1)
+    found = extract(ours, images.split(1), batch_size=1)
+    assert found.features.std() > 0.01
+    for mine, rounded in zip((found.features, found.logits), theirs(images), strict=True):
+        torch.testing.assert_close(mine, rounded.double(), rtol=2**-23, atol=1e-10)
+    agree(ours(images)["features"], found.features)  # of batches of 1
 
-    alone = inception(real[:1])["features"]  # batches of 1 and of 4 agree
-    assert torch.allclose(alone, seen_real.features[:1], rtol=1e-4, atol=1e-5)
+
+@pytest.mark.usefixtures("float64")
+def test_numbers_equal_torch_fidelity() -> None:
+    real, fake = (torch.randn(200, 16, generator=rng(i)) + 0.1 * i for i in (1, 2))
+    ours, _ = score(
+        *(Features(x, x, "own", "0", "") for x in (real, fake)),
+        **{"reference": "noise", "splits": 3, "kid_subset": 40, "kid_subsets": 10, "allow_few": True},
+    )
+    statistics = [fid_features_to_statistics(x) for x in (fake, real)]
+    theirs = fid_statistics_to_metric(*statistics, verbose=False) | isc_features_to_metric(fake, splits=3)
+    theirs |= kid_features_to_metric(fake, real, kid_subsets=10, kid_subset_size=40, verbose=False)
+    assert theirs["frechet_inception_distance"] > 0.1  # not an equality of nothings
+    assert theirs["inception_score_mean"] > 1.01
+    agree(ours, {f"{name}@own": theirs[key] for name, key in NAMES.items()})
+
+
+def test_inception_is_exact_in_a_mixed_precision_run(untrained: InceptionExtractor) -> None:
+    images = noise(1, 40, 1, block=20)
+    plain = untrained(images)["features"]
+    assert plain.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(inception(real[:1])["features"], alone)  # float32 in a mixed-precision run too
+        assert torch.equal(untrained(images)["features"], plain)
 
 
 @pytest.mark.parametrize("side", [32, 64, 299, 350])
 def test_resize_is_that_of_tensorflow_1(side: int) -> None:
+    """Its places in the image are rounded to float32, to half of side 2^-23, and pixels may be 255 apart."""
     x = noise(2, side, 3).float()[..., : side - 5]
     theirs = interpolate_bilinear_2d_like_tensorflow1x(x, size=(299, 299), align_corners=False)
-    assert (resize_as_tensorflow1(x, 299) - theirs).abs().max() < 1e-3  # of 255
+    assert (resize_as_tensorflow1(x, 299) - theirs).abs().max() < 2 * 255 * side * 2**-23
 
 
-def test_inception_is_named_by_its_weights_and_left_alone(inception: InceptionExtractor, inception_file: Path) -> None:
-    assert inception.name == f"inception-{inception.hash}"  # not the standard file, so never plain FID
-    assert not any(p.requires_grad for p in inception.train().parameters())
-    assert not inception.net.training
+def test_inception_is_named_by_its_weights_and_left_alone(untrained: InceptionExtractor, inception_file: Path) -> None:
+    assert untrained.name == f"inception-{untrained.hash}"  # not the standard file, so never plain FID
+    assert not any(p.requires_grad for p in untrained.train().parameters())
+    assert not untrained.net.training
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
     InceptionExtractor(inception_file)
     assert torch.equal(torch.rand(1), expected)  # building it in mid-run draws nothing
     with pytest.raises(ValueError, match="uint8"):
-        inception(torch.zeros(1, 3, 8, 8))
+        untrained(torch.zeros(1, 3, 8, 8))
 
 
 def test_weights_are_found_by_path_or_in_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,6 +356,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "trapped").exists()
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_classifier_stands_in_under_its_own_name(tmp_path: Path) -> None:
     model = Classifier(**settings("classifier", arch="alexnet_tiny", image_size=64, classes=5))
     model.class_names, model.data_name = list("abcde"), "cub"
@@ -342,7 +367,7 @@ def test_a_classifier_stands_in_under_its_own_name(tmp_path: Path) -> None:
     assert (found.extractor, len(found.weights)) == ("classifier-cub", 8)
     assert found.features.shape == (6, 128)
     assert found.logits.shape == (6, 5)
-    assert torch.allclose(found.logits, extractor.net(images / 127.5 - 1), atol=1e-5)
+    agree(found.logits, extractor.net(images / 127.5 - 1))
 
 
 def test_small_batches_are_joined() -> None:

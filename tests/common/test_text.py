@@ -9,6 +9,9 @@ import torch
 
 from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors, tokenize
+from tests.agree import agree
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 CAPTIONS = ["A red bird.", "a blue bird, with a long beak", "the bird's wings are red!"]
 
@@ -63,12 +66,12 @@ def test_a_sentence_is_the_same_alone_and_padded() -> None:
     net = SentenceEncoder(words=len(vocabulary), word_dim=20, dim=16)
     together = net(*vocabulary.encode(CAPTIONS))
     alone = torch.cat([net(*vocabulary.encode([caption])) for caption in CAPTIONS])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    agree(together, alone)
     ids, _ = vocabulary.encode(CAPTIONS)
     assert net.embedding is not None
     at_the_end = net.gru(net.embedding(ids))[0][:, -1]
     assert (at_the_end[0] - together[0]).abs().max() > 0.01
-    torch.testing.assert_close(at_the_end[1], together[1], atol=1e-5, rtol=0)  # the longest has no padding
+    agree(at_the_end[1], together[1])  # the longest has no padding
 
 
 def test_state_is_that_of_a_gru_by_hand() -> None:
@@ -83,7 +86,7 @@ def test_state_is_that_of_a_gru_by_hand() -> None:
         gh = w_hh @ h + b_hh
         r, z = (gi[:6] + gh[:6]).sigmoid().chunk(2)
         h = (1 - z) * (gi[6:] + r * gh[6:]).tanh() + z * h
-    torch.testing.assert_close(net(torch.tensor([[2, 4, 0]]), torch.tensor([2]))[0], h)
+    agree(net(torch.tensor([[2, 4, 0]]), torch.tensor([2]))[0], h)
 
 
 def write_vectors(path: Path, text: str) -> Path:
@@ -140,4 +143,4 @@ def test_fasttext_package_absent_or_present(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="holds no word"):
         words.unknown("")
     net = SentenceEncoder(words=None, word_dim=2, dim=3)
-    torch.testing.assert_close(net(vectors, lengths)[1], net(*words.encode(["bird"]))[0])
+    agree(net(vectors, lengths)[1], net(*words.encode(["bird"]))[0])

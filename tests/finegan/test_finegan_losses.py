@@ -1,7 +1,7 @@
 """FineGAN's terms on inputs whose values are known by hand, and the word loss against its definition in a loop."""
 
 from itertools import pairwise
-from math import exp, log
+from math import exp, log, tanh
 
 import pytest
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from finegan import losses
 from finegan.losses import damsm_loss, kl, mismatch, region_attention, sentence_loss, word_loss, word_scores
+from tests.agree import agree
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 LN3 = log(3)
 GAMMAS = (4.0, 5.0, 10.0)
@@ -78,7 +81,7 @@ def test_a_wrong_pair_of_the_own_class_does_not_count() -> None:
     cosine = 10 * F.normalize(code, dim=1) @ F.normalize(sent, dim=1).T
     rows = [torch.stack([cosine[0, 0], cosine[0, 2]]), torch.stack([cosine[1, 1], cosine[1, 2]]), cosine[2].roll(1)]
     wanted = torch.stack([row.logsumexp(0) - row[0] for row in rows]).mean()
-    torch.testing.assert_close(sentence_loss(code, sent, labels)[0], wanted)
+    agree(sentence_loss(code, sent, labels)[0], wanted)
 
 
 # ---- words and regions
@@ -87,9 +90,10 @@ def test_a_wrong_pair_of_the_own_class_does_not_count() -> None:
 def test_attention_over_two_regions() -> None:
     regions, words, pad = torch.eye(2)[None], torch.eye(2)[None], torch.zeros(1, 2, dtype=torch.bool)
     alpha, s = region_attention(regions, words, pad, 4.0)
-    torch.testing.assert_close(s[0, 0], torch.eye(2))
-    wanted = torch.tensor([[0.86395, 0.13605], [0.13605, 0.86395]])
-    torch.testing.assert_close(alpha[0, 0], wanted, atol=1e-5, rtol=0)
+    agree(s[0, 0], torch.eye(2))
+    own = 1 / (1 + exp(-4 * tanh(0.5)))  # 0.86395
+    wanted = torch.tensor([[own, 1 - own], [1 - own, own]])
+    agree(alpha[0, 0], wanted)
 
 
 def constant(lengths: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -137,18 +141,18 @@ def test_vectorised_word_loss_equals_the_loop(length_norm: bool) -> None:
     regions, words, pad, labels = some()
     scores = word_scores(regions, words, pad, length_norm=length_norm)
     slow = looped(regions, words, pad, length_norm)
-    torch.testing.assert_close(scores, slow, atol=1e-4, rtol=1e-5)
+    agree(scores, slow)
     allowed = [[0, 1, 2, 3], [0, 1, 3], [0, 2, 3], [0, 1, 2, 3]]  # 1 and 2 are of one class
     forth = torch.stack([slow[i, own].logsumexp(0) - slow[i, i] for i, own in enumerate(allowed)]).mean()
     back = torch.stack([slow[own, i].logsumexp(0) - slow[i, i] for i, own in enumerate(allowed)]).mean()
     fast = word_loss(regions, words, pad, labels, length_norm=length_norm)
-    torch.testing.assert_close(fast, (forth, back), atol=1e-5, rtol=1e-5)
+    agree(fast, (forth, back))
     for mine, wanted in zip(
         torch.autograd.grad(sum(fast), [regions, words]),
         torch.autograd.grad(forth + back, [regions, words]),
         strict=True,
     ):
-        torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=1e-4)
+        agree(mine, wanted)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])
@@ -157,7 +161,7 @@ def test_padding_columns_change_nothing_and_get_no_gradient(value: float) -> Non
     wider = torch.cat([words.detach(), torch.full((4, 16, 3), value)], 2).requires_grad_()
     more = torch.cat([pad, torch.ones(4, 3, dtype=torch.bool)], 1)
     loss = word_loss(regions, wider, more, labels)
-    torch.testing.assert_close(loss, word_loss(regions, words, pad, labels))
+    agree(loss, word_loss(regions, words, pad, labels))
     sum(loss).backward()
     assert not wider.grad.transpose(1, 2)[more].any()
     assert wider.grad.isfinite().all()
@@ -184,7 +188,7 @@ def test_large_batches_go_in_parts_that_change_nothing(monkeypatch: pytest.Monke
         loss.backward()
         found.append((loss.detach(), regions.grad, words.grad))
     for before, after in pairwise(found):
-        torch.testing.assert_close(before, after)
+        agree(before, after)
 
 
 def test_conditions_of_like_lengths_go_together_and_are_cut() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ggb.model import GGB
 from ggb.serving import PoseGAN, export_pix2pix, export_pt2, export_safetensors, export_torchscript
+from tests.agree import agree
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny_pairs import LOSS, batch, fit, make, make_pg2
 
@@ -33,6 +34,7 @@ def people(count: int = 3) -> tuple[Tensor, Tensor]:
 # ---- programs
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("build", "options"), MODELS)
 @pytest.mark.parametrize(
     ("export", "name", "load"),
@@ -51,7 +53,7 @@ def test_a_program_draws_the_same(build: Any, options: Any, export: Any, name: s
     for count in (1, 3):
         x, joints = people(count)
         with torch.no_grad():
-            torch.testing.assert_close(program(x, model.pose(joints)), model.draw(x, joints), atol=1e-6, rtol=0)
+            agree(program(x, model.pose(joints)), model.draw(x, joints))
     assert not any("to_rgb" in key for key in program.state_dict())
     assert {key: value.shape for key, value in model.state_dict().items()} == {k: v.shape for k, v in state.items()}
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ggb.checkpoints import convolutions
 from ggb.pg2 import PG2
 from ggb.pg2_networks import Generator
+from tests.agree import agree
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny_pairs import make_pg2
 
@@ -38,6 +39,11 @@ def drawn(model: PG2, inputs: tuple[Tensor, Tensor]) -> list[Tensor]:
 # ---- TensorFlow: N,H,W,C, kernels H,W,I,O, SAME padding, layers numbered in the order of their calls
 
 
+def rounded(value: np.ndarray) -> np.ndarray:
+    """What a file of float32 keeps of it, as float64."""
+    return value.astype(np.float32).astype(np.float64)
+
+
 class Scope:
     """Makes the variables of a scope as they are called for, as slim does."""
 
@@ -48,8 +54,8 @@ class Scope:
     def layer(self, kind: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         number = next(self.numbers[kind])
         name = f"{self.name}/{kind}_{number}" if number else f"{self.name}/{kind}"
-        weights = self.rng.normal(0, 1 / np.sqrt(np.prod(shape[:-1])), shape)
-        biases = self.rng.normal(0, 0.3, shape[-1])
+        weights = rounded(self.rng.normal(0, 1 / np.sqrt(np.prod(shape[:-1])), shape))
+        biases = rounded(self.rng.normal(0, 0.3, shape[-1]))
         for what, value in (("weights", weights), ("biases", biases)):
             self.variables[f"{name}/{what}"] = value.astype(np.float32)
             self.variables[f"{name}/{what}/Adam"] = np.zeros(1, np.float32)
@@ -110,18 +116,18 @@ def tensorflow_judge(x: np.ndarray, variables: dict[str, np.ndarray]) -> np.ndar
     widths = (3, 2, 4, 8, 16, 16)
     for k in range(1, 6):
         name = f"Discriminator.{k}"
-        kernel, biases = rng.normal(0, 0.2, (5, 5, widths[k - 1], widths[k])), rng.normal(0, 0.2, widths[k])
+        kernel, biases = (rounded(rng.normal(0, 0.2, size)) for size in ((5, 5, *widths[k - 1 : k + 1]), widths[k]))
         variables |= {f"{name}.Filters": kernel.astype(np.float32), f"{name}.Biases": biases.astype(np.float32)}
         x = same(x, kernel, 2) + biases
         if k > 1:
-            offset, scale, mean, variance = rng.uniform(0.5, 1.5, (4, widths[k]))
+            offset, scale, mean, variance = rounded(rng.uniform(0.5, 1.5, (4, widths[k])))
             x = (x - mean) / np.sqrt(variance + 1e-5) * scale + offset
             for what, value in zip(
                 ("offset", "scale", "moving_mean", "moving_variance"), (offset, scale, mean, variance), strict=True
             ):
                 variables[f"Discriminator.BN{k}.{what}"] = value.astype(np.float32)
         x = np.maximum(0.2 * x, x)
-    weights, bias = rng.normal(0, 1, (x[0].size, 1)), rng.normal(0, 1, 1)
+    weights, bias = rounded(rng.normal(0, 1, (x[0].size, 1))), rounded(rng.normal(0, 1, 1))
     variables |= {"Discriminator.Output.W": weights.astype(np.float32), "Discriminator.Output.b": bias.astype("f4")}
     return (x.transpose(0, 3, 1, 2).reshape(len(x), -1) @ weights + bias)[:, 0]
 
@@ -137,9 +143,10 @@ def dump(tmp_path: Path, inputs: tuple[Tensor, Tensor]) -> tuple[Path, dict[str,
     images = tensorflow(*(last(value) for value in inputs), variables)
     tensorflow_judge(last(inputs[0]), variables)
     np.savez(tmp_path / "pg2.npz", **variables)
-    return tmp_path / "pg2.npz", variables, [torch.from_numpy(image).permute(0, 3, 1, 2).float() for image in images]
+    return tmp_path / "pg2.npz", variables, [torch.from_numpy(image).permute(0, 3, 1, 2) for image in images]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_tensorflow_draws_the_same(dump: Any, inputs: Any, ema: float | None) -> None:
     path, variables, images = dump
@@ -149,13 +156,13 @@ def test_tensorflow_draws_the_same(dump: Any, inputs: Any, ema: float | None) ->
     model.restore(path)
     for mine, theirs in zip(drawn(model, inputs), images, strict=True):
         assert theirs.std() > 0.1
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        agree(mine, theirs)
     if model.ema_generator is not None:
         states = (model.generator.state_dict(), model.ema_generator.module.state_dict())
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     told = model.discriminator.eval()(inputs[0])
     wanted = tensorflow_judge(last(inputs[0]), {})
-    torch.testing.assert_close(told.detach(), torch.from_numpy(wanted).float(), atol=1e-4, rtol=1e-4)
+    agree(told.detach(), torch.from_numpy(wanted))
 
 
 def test_the_convolutions_at_full_size() -> None:
@@ -171,6 +178,7 @@ def test_the_convolutions_at_full_size() -> None:
         assert sorted(names) == sorted(name for name, part in stage.named_modules() if isinstance(part, nn.Conv2d))
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_dump_of_a_generator_alone(dump: Any, inputs: Any) -> None:
     """Names may end as TensorFlow's variables do; D stays as it was."""
     path, variables, images = dump
@@ -178,7 +186,7 @@ def test_a_dump_of_a_generator_alone(dump: Any, inputs: Any) -> None:
     model = ours(tf_padding=True)
     before = [p.clone() for p in model.discriminator.parameters()]
     model.restore(path)
-    torch.testing.assert_close(drawn(model, inputs)[1], images[1], atol=1e-5, rtol=1e-5)
+    agree(drawn(model, inputs)[1], images[1])
     assert all(torch.equal(a, b) for a, b in zip(before, model.discriminator.parameters(), strict=True))
 
 
@@ -315,6 +323,7 @@ def port(tmp_path: Path) -> dict[str, nn.Module]:
     return made
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("given", ["", "network_G1_20000.pth", "network_G2_20000.pth"])
 def test_the_port_draws_the_same(given: str, port: Any, inputs: Any, tmp_path: Path) -> None:
     model = ours()
@@ -325,8 +334,8 @@ def test_the_port_draws_the_same(given: str, port: Any, inputs: Any, tmp_path: P
         wanted = (coarse, coarse + port["G2"](x, coarse))
         for mine, theirs in zip(drawn(model, inputs), wanted, strict=True):
             assert theirs.std() > 0.01
-            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(model.discriminator.eval()(x), port["D"](x), atol=1e-6, rtol=1e-5)
+            agree(mine, theirs)
+        agree(model.discriminator.eval()(x), port["D"](x))
 
 
 def test_a_file_of_a_stage_is_taken_whatever_its_name(port: Any, inputs: Any, tmp_path: Path) -> None:

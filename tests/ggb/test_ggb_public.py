@@ -10,16 +10,26 @@ from torch import Tensor
 
 from common.data.poses import pose_maps, pose_mask
 from ggb.model import GGB
+from tests.agree import agree
 from tests.peers.ggb_step import PublicStep, body_mask, joint_maps
 from tests.worlds.tiny_pairs import S, batch, fit, make
 
-SAME = 1e-4
+descent = partial(torch.optim.SGD, lr=0.1)  # a first step of Adam moves by the rate also where rounding decides a sign
+
+
+def public(model: GGB, *, ready: bool = False) -> PublicStep:
+    """Their step on copies of the networks, by plain descent."""
+    step = PublicStep(model, ready=ready)
+    step.opts_d = [descent(opt.param_groups[0]["params"]) for opt in step.opts_d]
+    step.opt_low, step.opt_g = (descent(opt.param_groups[0]["params"]) for opt in (step.opt_low, step.opt_g))
+    return step
 
 
 def ours(model: GGB, path: Path) -> dict[str, float]:
-    """The terms of one step in a Trainer."""
+    """The terms of one step in a Trainer, by plain descent too."""
     seen: dict[str, float] = {}
     note = model.note
+    model.adam = lambda *sides: ([descent(side) for side in sides], [])  # type: ignore[method-assign, assignment]
 
     def noted(terms: Any, total: Tensor, side: str) -> None:
         seen.update({f"{side}/{name}": term.item() for name, term in terms.items()})
@@ -30,41 +40,36 @@ def ours(model: GGB, path: Path) -> dict[str, float]:
     return seen
 
 
-def apart(ours: dict[str, float], theirs: dict[str, float]) -> float:
-    assert ours.keys() == theirs.keys()
-    return max(abs(ours[name] - loss) / max(loss, 0.1) for name, loss in theirs.items())
-
-
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("levels", [[4, 5, 6], [6]])
 def test_losses_are_those_of_the_public_step(levels: list[int], tmp_path: Path) -> None:
     model = make(levels=levels)
-    other = PublicStep(model, ready=True)
-    theirs = PublicStep(model)(batch())
+    other = public(model, ready=True)
+    theirs = public(model)(batch())
     assert other(batch(), *other.given(batch())) == theirs
     assert len(theirs) == 8
-    assert apart(ours(model, tmp_path), theirs) < SAME
+    agree(ours(model, tmp_path), theirs)
 
 
+@pytest.mark.usefixtures("float64")
 def test_another_order_of_updates_is_found_out(tmp_path: Path) -> None:
     """Without a new drawing between G's two updates: what is compared tells the difference."""
-    theirs = PublicStep(make())(batch())
-    assert apart(ours(make(g_update="stale"), tmp_path), theirs) > 10 * SAME
+    found, theirs = ours(make(g_update="stale"), tmp_path), public(make())(batch())
+    assert found.keys() == theirs.keys()
+    assert max(abs(found[name] - theirs[name]) for name in theirs) > 1e-4
 
 
+@pytest.mark.usefixtures("float64")
 def test_both_arrive_at_the_same_weights(tmp_path: Path) -> None:
-    """By plain descent: a first step of Adam moves by the rate also where rounding decides the gradient's sign."""
-    model, descent = make(), partial(torch.optim.SGD, lr=0.1)
-    other, before = PublicStep(model), [p.detach().clone() for p in model.parameters()]
-    other.opts_d = [descent(opt.param_groups[0]["params"]) for opt in other.opts_d]
-    other.opt_low, other.opt_g = (descent(opt.param_groups[0]["params"]) for opt in (other.opt_low, other.opt_g))
-    model.adam = lambda *sides: ([descent(side) for side in sides], [])  # type: ignore[method-assign, assignment]
+    model = make()
+    other, before = public(model), [p.detach().clone() for p in model.parameters()]
     ours(model, tmp_path)
     other(batch())
     nets = (other.generator, other.judge, *other.blocks)
     theirs = [p for net in nets for p in net.parameters()]
     assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     for (name, mine), p in zip(model.named_parameters(), theirs, strict=True):
-        torch.testing.assert_close(mine, p, rtol=0, atol=5e-6, msg=name)
+        agree(mine, p, name)
 
 
 def test_pose_maps_are_those_drawn_joint_by_joint() -> None:

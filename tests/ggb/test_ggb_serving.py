@@ -20,9 +20,11 @@ from common.errors import UserError
 from common.metrics.functions import to_uint8
 from ggb.measures import ssim_pg2
 from ggb.serving import PoseGAN
+from tests.agree import agree
 from tests.worlds.tiny_pairs import Noise, S, batch, fit, make, make_pg2
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("build", [make, make_pg2])
 def test_sample_is_the_last_of_what_is_drawn(build: Any) -> None:
     model: PoseGAN = build()
@@ -32,7 +34,7 @@ def test_sample_is_the_last_of_what_is_drawn(build: Any) -> None:
     assert drawn[-1].shape == (4, 3, S, S)
     assert drawn[-1].abs().max() <= 1
     alone = model.draw(b["image"][1:2], b["target_joints"][1:2])
-    torch.testing.assert_close(model.sample(b)[1:2], alone, atol=1e-5, rtol=0)
+    agree(model.sample(b)[1:2], alone)
     assert model.generator.training  # as before
     assert all(torch.equal(value, state[k]) for k, value in model.state_dict().items())
 
@@ -53,6 +55,7 @@ def trained(model: PoseGAN, data: ImageData, path: Path) -> pl.Trainer:
     return trainer
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_averaged_g_has_statistics_of_its_own(people: ImageData, tmp_path: Path) -> None:
     """Of the first training pairs, measured after each epoch: the BN of e2 sees what e1 and e2 of the average make."""
     data, model = people, make(ema_decay=0.5, ema_statistics=2)
@@ -63,11 +66,12 @@ def test_the_averaged_g_has_statistics_of_its_own(people: ImageData, tmp_path: P
     with torch.no_grad():
         below = net.enc["1"].conv(torch.cat([b["image"], model.pose(b["target_joints"])], 1))
         seen = net.enc["2"].conv(torch.nn.functional.leaky_relu(below, 0.2))
-    torch.testing.assert_close(net.enc["2"].bn.running_mean, seen.mean((0, 2, 3)), atol=1e-5, rtol=0)
+    agree(net.enc["2"].bn.running_mean, seen.mean((0, 2, 3)))
     live: Any = model.generator
-    assert not torch.allclose(live.enc["2"].bn.running_mean, seen.mean((0, 2, 3)), atol=1e-3)
+    assert not torch.allclose(live.enc["2"].bn.running_mean, seen.mean((0, 2, 3)))
 
 
+@pytest.mark.usefixtures("float64")
 def test_an_epoch_ends_with_a_look_at_pairs_that_it_did_not_show(people: ImageData, tmp_path: Path) -> None:
     model = make(ema_decay=0.5, ema_statistics=2)
     told = trained(model, people, tmp_path).logged_metrics
@@ -77,8 +81,8 @@ def test_an_epoch_ends_with_a_look_at_pairs_that_it_did_not_show(people: ImageDa
         drawn, target = [*drawn, *model.sample(b)], [*target, *b["target"]]
     x, y = torch.stack(drawn), torch.stack(target)
     assert len(x) == len(people.records.pose_pairs["val"]) > 1
-    assert told["val/ssim"].item() == pytest.approx(ssim_pg2(to_uint8(x), to_uint8(y)).mean().item(), abs=1e-6)
-    assert told["val/rec"].item() == pytest.approx((x - y).abs().mean().item(), abs=1e-6)
+    agree(told["val/ssim"], ssim_pg2(to_uint8(x), to_uint8(y)).mean())
+    agree(told["val/rec"], (x - y).abs().mean())
 
 
 def test_levels_are_drawn_without_dropout() -> None:

@@ -9,6 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+NAMES = {  # ours -> torch-fidelity's
+    "fid": "frechet_inception_distance",
+    "kid": "kernel_inception_distance_mean",
+    "kid_std": "kernel_inception_distance_std",
+    "is_mean": "inception_score_mean",
+    "is_std": "inception_score_std",
+}
+
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -78,7 +86,4 @@ def reference(
         save_cpu_ram=True,
         verbose=False,
     )
-    names = {"fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean"}
-    names |= {"kid_std": "kernel_inception_distance_std"}
-    names |= {"is_mean": "inception_score_mean", "is_std": "inception_score_std"}
-    return {ours: theirs[name] for ours, name in names.items()}
+    return {ours: theirs[name] for ours, name in NAMES.items()}

@@ -8,7 +8,10 @@ from torch import nn
 
 from common.errors import UserError
 from simgan.networks import Discriminator, Generator, Standardise, still_statistics
+from tests.agree import agree
 from tests.worlds.settings import settings
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def generator(**options: Any) -> Generator:
@@ -96,7 +99,7 @@ def test_shared_trunk_equals_separate_calls() -> None:
     x, own, wrong = torch.randn(4, 3, 32, 32), torch.randn(4, 6), torch.randn(4, 6)
     h = net.trunk(x)
     for phi in (own, wrong):
-        torch.testing.assert_close(net.head(h, phi), net(x, phi), atol=1e-5, rtol=0)
+        agree(net.head(h, phi), net(x, phi))
 
 
 def test_noise_and_mode_in_eval() -> None:
@@ -112,7 +115,7 @@ def test_noise_and_mode_in_eval() -> None:
     assert torch.equal(first, net(x, phi, mode="mean"))
     assert not torch.equal(net(x, phi), net(x, phi))
     alone = net(x[1:2], phi[1:2], eps[1:2])
-    torch.testing.assert_close(alone, net(x, phi, eps)[1:2], atol=1e-6, rtol=0)
+    agree(alone, net(x, phi, eps)[1:2])
 
 
 def test_a_second_pass_leaves_the_running_statistics_alone() -> None:
@@ -123,7 +126,7 @@ def test_a_second_pass_leaves_the_running_statistics_alone() -> None:
     with still_statistics(net):
         still = net(x, phi, mode="mean")
     assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
-    torch.testing.assert_close(still, net(x, phi, mode="mean"))
+    agree(still, net(x, phi, mode="mean"))
     assert not all(torch.equal(value, before[name]) for name, value in net.named_buffers())
 
 
@@ -142,9 +145,9 @@ def test_recomputed_activations_change_neither_gradients_nor_statistics(still: b
             out = net(x, phi, eps)
         out.square().sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
+        agree(a.grad, b.grad)
     for a, b in zip(plain.buffers(), saving.buffers(), strict=True):
-        torch.testing.assert_close(a, b)
+        agree(a, b)
 
 
 def test_the_sum_over_the_trunk_has_relu_after_it_unless_told() -> None:

@@ -8,6 +8,9 @@ from torch import Tensor
 from common.blocks import frozen_prefixes
 from common.errors import UserError
 from simgan.sisgan import SISGANDiscriminator, SISGANGenerator
+from tests.agree import agree
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 VGG_CONVS, VGG_POOLS = (0, 3, 7, 10, 14, 17, 20, 23, 26, 29), (6, 13)
 
@@ -85,7 +88,7 @@ def random_state(shapes: dict[str, torch.Size], seed: int = 0) -> dict[str, Tens
     return state
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def conv_generator() -> SISGANGenerator:
     with torch.device("meta"):
         generator = SISGANGenerator(encoder="conv")
@@ -95,7 +98,7 @@ def conv_generator() -> SISGANGenerator:
     return generator.eval()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(1)
     x = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
@@ -134,7 +137,7 @@ def test_generator_computes_what_the_port_computes(
         expected = published_forward(conv_generator.state_dict(), *inputs)
     assert out.shape == (2, 3, 64, 64)
     assert out.std() > 0.05  # the comparison is not one of zeros
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    agree(out, expected)
 
 
 def test_noise_is_the_callers(conv_generator: SISGANGenerator, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -174,7 +177,7 @@ def test_vgg_variant_is_frozen_undilated_and_reads_its_own_range(
     assert set(published) == {key for key in vgg_keys() if "num_batches" not in key}
     with torch.no_grad():
         out = generator(x, phi, eps)
-        torch.testing.assert_close(out, published_forward(published, seen, phi, eps), rtol=1e-4, atol=1e-5)
+        agree(out, published_forward(published, seen, phi, eps))
         assert (out - published_forward(published, x, phi, eps)).abs().max() > 0.01  # the range does matter
 
 
@@ -184,7 +187,7 @@ def test_discriminator_gives_a_logit_for_each_image_and_shares_its_trunk() -> No
     x, phi = torch.rand(2, 3, 64, 64), torch.randn(2, 300)
     assert net.trunk(x).shape == (2, 512, 4, 4)
     assert net(x, phi).shape == (2,)
-    torch.testing.assert_close(net.head(net.trunk(x), phi), net(x, phi))
+    agree(net.head(net.trunk(x), phi), net(x, phi))
     net.eval()
     assert net(x[:1], phi[:1]).shape == (1,)
     assert not torch.equal(net(x, phi), net(x, -phi))

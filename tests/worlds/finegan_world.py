@@ -85,7 +85,7 @@ def batch(count: int = 6) -> Sample:
     """Photos with an upright oval as mask; classes 0 to 3 in turn, so that some are there twice."""
     rng = torch.Generator().manual_seed(1)
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, SIDE),) * 2, indexing="ij")
-    mask = ((x / 0.5) ** 2 + (y / 0.8) ** 2 < 1).float()
+    mask = ((x / 0.5) ** 2 + (y / 0.8) ** 2 < 1).to(torch.get_default_dtype())
     return {
         "image": torch.rand(count, 3, SIDE, SIDE, generator=rng) * 2 - 1,
         "mask": mask.expand(count, 1, -1, -1).clone(),
