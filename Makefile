@@ -6,7 +6,10 @@ READY  := $(VENV)/.ready
 # a process for each core and one thread in each; a file's tests share what they trained
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help demo test test-all check format bench smoke constraints
+KERNELS := avx2
+ISA     := $(if $(filter default,$(KERNELS)),SSE41,AVX2)
+
+.PHONY: help demo test test-all numbers check format bench smoke constraints
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +27,9 @@ test: $(READY)   ## the fast tests
 
 test-all: $(READY) ## the slow tests too (GPU tests are skipped without one)
 	$(PYTEST) -m ""
+
+numbers: $(READY) ## the numerical tests by other kernels: KERNELS=avx2 or default, as on another processor
+	ATEN_CPU_CAPABILITY=$(KERNELS) ONEDNN_MAX_CPU_ISA=$(ISA) $(PYTEST) -m "numerical and not slow and not gpu"
 
 check: $(READY)  ## format, lint, types, fast tests: what CI runs
 	$(BIN)/ruff format --check .

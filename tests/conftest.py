@@ -6,6 +6,14 @@ import pytest
 import torch
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the numerical tests, which `make numbers` runs by other kernels of the processor."""
+    for item in items:
+        if "float64" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.numerical)
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Networks, noise and images made in the test are float64, so that two computations agree to 1e-10 or are two."""
