@@ -86,8 +86,8 @@ def pose_mask(joints: Tensor, side: int, *, radius: float = 4.0) -> Tensor:
     cells = torch.where(there, y * side + x, side**2).flatten(1)  # one more than pixels, for what is not there
     centres = torch.zeros(len(joints), side**2 + 1, device=joints.device).scatter_(1, cells, 1.0)[:, :-1]
     reach = torch.arange(-int(radius), int(radius) + 1, device=joints.device)
-    disk = (reach[:, None].square() + reach.square() <= radius**2).float()[None, None]
-    drawn = (F.conv2d(centres.unflatten(1, (1, side, side)), disk, padding=int(radius)) > 0.5).float()
+    disk = (reach[:, None].square() + reach.square() <= radius**2).to(centres.dtype)[None, None]
+    drawn = (F.conv2d(centres.unflatten(1, (1, side, side)), disk, padding=int(radius)) > 0.5).to(centres.dtype)
     widened = F.max_pool2d(drawn, 5, 1, 2)
     return -F.max_pool2d(-widened, 5, 1, 2)
 

@@ -29,7 +29,7 @@ def ours(model: GGB, path: Path) -> dict[str, float]:
     """The terms of one step in a Trainer, by plain descent too."""
     seen: dict[str, float] = {}
     note = model.note
-    model.adam = lambda *sides: ([descent(side) for side in sides], [])  # type: ignore[method-assign, assignment]
+    model.adam = lambda *sides: [descent(side) for side in sides]  # type: ignore[method-assign, assignment]
 
     def noted(terms: Any, total: Tensor, side: str) -> None:
         seen.update({f"{side}/{name}": term.item() for name, term in terms.items()})

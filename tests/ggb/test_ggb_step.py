@@ -33,8 +33,8 @@ RATE = 0.1
 class ByGradient:
     """Plain gradient descent in place of Adam, so that steps add up."""
 
-    def adam(self, *sides: list[nn.Parameter]) -> tuple[list[torch.optim.Optimizer], list]:
-        return [torch.optim.SGD(side, RATE) for side in sides], []
+    def adam(self, *sides: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD(side, RATE) for side in sides]
 
 
 class GGBByGradient(ByGradient, GGB):
