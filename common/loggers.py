@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+PATIENCE = 20.0  # seconds that W&B's server may take; W&B's own 90 pass before anything is trained
 
 
 def loggers_for(cfg: dict[str, Any], folder: Path) -> list[Any]:
-    """W&B and TensorBoard as conf/logger says (CSV is always there). W&B never asks for a login."""
+    """W&B and TensorBoard as conf/logger says. W&B never asks for a login, and no fault of its ends a run."""
     found: list[Any] = []
     wanted = cfg["logger"]["wandb"]
-    keyed = "WANDB_API_KEY" in os.environ or has_netrc_key()
-    if wanted is True or (wanted == "auto" and (keyed or "WANDB_MODE" in os.environ)):
-        found.append(wandb_logger(cfg, folder, offline=not keyed and "WANDB_MODE" not in os.environ))
+    keyed = bool(os.environ.get("WANDB_API_KEY", "").strip()) or has_netrc_key()
+    if wanted is True or (wanted == "auto" and (keyed or os.environ.get("WANDB_MODE"))):
+        if run := wandb_run(cfg, folder, offline=not keyed and not os.environ.get("WANDB_MODE")):
+            from pytorch_lightning.loggers import WandbLogger
+
+            found.append(WandbLogger(experiment=run, save_dir=folder))
     if cfg["logger"]["tensorboard"]:
         from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -32,9 +36,16 @@ def has_netrc_key() -> bool:
         return False
 
 
-def wandb_logger(cfg: dict[str, Any], folder: Path, *, offline: bool) -> Any:
-    """One W&B run for each run folder: its id is kept there, so that a resumed run goes on in it."""
-    from pytorch_lightning.loggers import WandbLogger
+def wandb_run(cfg: dict[str, Any], folder: Path, *, offline: bool) -> Any | None:
+    """One W&B run for each run folder: its id is kept there, so that a resumed run goes on in it.
+
+    Where the key is refused or the server is out of reach the run is kept offline; None on ranks other than the first.
+    """
+    from pytorch_lightning.utilities import rank_zero_only
+
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return None
+    import wandb
 
     kept = folder / "wandb_id.txt"
     if not kept.is_file():
@@ -42,20 +53,27 @@ def wandb_logger(cfg: dict[str, Any], folder: Path, *, offline: bool) -> Any:
     if offline:
         log.info("W&B: no key here, so the run is kept offline in %s", folder / "wandb")
     pair = f"{cfg['chosen']['model']}-{cfg['data']['name']}"
-    logger = WandbLogger(
-        project=cfg["logger"]["project"],
-        group=pair,
-        name=f"{pair}-{folder.name}",
-        id=kept.read_text(encoding="utf-8"),
-        resume="allow",
-        save_dir=folder,
-        offline=offline,
-        job_type=cfg["task"],
-        tags=[cfg["paper"][:64], cfg["data"]["source"]],
-        config={k: cfg[k] for k in ("model", "loss", "data", "trainer", "seed") if k in cfg},
-    )
-    logger.experiment.define_metric("*", step_metric="progress/images")
-    return logger
+    options: dict[str, Any] = {
+        "project": cfg["logger"]["project"],
+        "group": pair,
+        "name": f"{pair}-{folder.name}"[:128],  # W&B's longest
+        "id": kept.read_text(encoding="utf-8"),
+        "resume": "allow",
+        "dir": folder,
+        "job_type": cfg["task"],
+        "tags": [cfg["paper"][:64], cfg["data"]["source"]],
+        "config": {k: cfg[k] for k in ("model", "loss", "data", "trainer", "seed") if k in cfg},
+        "settings": wandb.Settings(init_timeout=PATIENCE),
+    }
+    try:
+        run = wandb.init(**options, mode="offline" if offline else None)
+    except Exception as error:  # a key that is none, a server out of reach, a project that is not theirs
+        fault = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("W&B is left out, the run is kept offline in %s: %s", folder / "wandb", fault)
+        wandb.teardown()
+        run = wandb.init(**options, mode="offline")
+    run.define_metric("*", step_metric="progress/images")
+    return run
 
 
 def finish_loggers(code: int) -> None:
