@@ -7,7 +7,8 @@
     python run.py task=sample image=photo.jpg text="a red bird with white wings" preset=toy
     python run.py task=doctor                                    what is installed and what is missing
 
-A group is chosen with GROUP=CHOICE, a value is set with KEY=VALUE (`--cfg job` prints them all). Names that collide:
+A group is chosen with GROUP=CHOICE, a value is set with KEY=VALUE. `task=sample --help` lists the keys of a task,
+`model=simgan --help` those of a model, `--cfg job` prints all with their values. Names that collide:
 simgan is Yu et al., ICIP 2019, not Apple's SimGAN.
 """
 
@@ -17,20 +18,22 @@ import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from common.command import (
     CONF,
     Composed,
+    as_it_stands,
     check_data,
     check_pair,
+    check_values,
     check_words,
-    choices,
-    groups,
+    help_text,
     of_groups,
     plain,
-    spoken,
 )
 from common.errors import UserError
 
@@ -43,7 +46,7 @@ def job(cfg: DictConfig) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # to standard error
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
-    words = list(hydra_config.overrides.task)
+    words: list[str] = OmegaConf.to_container(hydra_config.overrides.task)  # type: ignore[assignment]  # as written
     try:
         values = plain(Composed(cfg, of_groups(hydra_config.runtime.choices)), words)
         if values["task"] == "doctor":  # must be able to say that torch and torchvision do not fit
@@ -51,6 +54,7 @@ def job(cfg: DictConfig) -> None:
 
             print(examine(values))
             return
+        check_values(values)
         check_pair(values)
         check_data(values)
         if sweeping and int(values["trainer"]["devices"]) > 1 and values["chosen"].get("launcher") is None:
@@ -67,18 +71,17 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> int:
     """Exit codes: 0 done, 1 a bug (with its traceback), 2 something the user can put right, 130 stopped."""
-    words = [spoken(word) for word in sys.argv[1:]]
+    for stream in (sys.stdout, sys.stderr):  # a path that the terminal's encoding has no letters for
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    logging.getLogger("hydra").setLevel(logging.WARNING)  # a line for each job of a sweep
+    words = [as_it_stands(word) for word in sys.argv[1:]]
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it before or after
     refused.clear()
-    if not words or set(words) & {"--help", "-h"}:
-        print(__doc__)
-        print(
-            "Groups: "
-            + "\n        ".join(f"{group:9}{', '.join(choices(group))}" for group in groups() if choices(group))
-        )
-        return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows where it is
     try:
+        if not words or {"--help", "-h"} & set(words):
+            print(help_text(words) if len(words) > 1 else f"{__doc__}\n{help_text([])}")
+            return 0
         own = [word for before, word in zip(["", *words], words, strict=False) if before not in ("--cfg", "-c")]
         check_words(
             [word for word in own if not word.startswith("-")], sweeping=bool({"-m", "--multirun"} & set(words))
@@ -86,11 +89,13 @@ def main() -> int:
         job()
     except UserError as error:
         refused.append(str(error))
+    except (HydraException, OmegaConfBaseException) as error:  # of a sweep's folder or launcher
+        refused.append(f"the command cannot be composed: {str(error).splitlines()[0]}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     for sentence in refused:
-        print(f"error: {sentence}", file=sys.stderr)
+        print("error:", *sentence.splitlines(), file=sys.stderr)
     return 2 if refused else 0
 
 

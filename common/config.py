@@ -8,9 +8,14 @@ from common.errors import UserError
 
 
 def locate(target: str) -> Any:
-    """The class or function of a dotted path."""
-    module, _, name = target.rpartition(".")
-    return getattr(import_module(module), name)
+    """The class or function of a dotted path; UserError where there is none."""
+    module, _, name = str(target).rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ValueError, AttributeError, ModuleNotFoundError) as error:
+        if module and isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # one of its own imports
+        raise UserError(f"_target_={target} is no class or function here: leave it as its file has it") from None
 
 
 def as_list(value: Any) -> list[Any]:

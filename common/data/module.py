@@ -29,7 +29,7 @@ from common.data.poses import flipped, in_window
 from common.data.records import Records, Sample
 from common.data.sampling import Draws, EpochPlan, PairPlan
 from common.data.store import ImageStore
-from common.errors import UserError
+from common.errors import UserError, check_ranges, choose
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,15 @@ def rotate(x: Tensor, angle: Tensor) -> Tensor:
     return turned.clamp_(0, 255)  # its weights sum to 1 only up to round-off
 
 
+RANGES = {
+    "image_size": "int [1, inf)",
+    "batch_size": "int [1, inf)",
+    "load_ratio": "[1, inf)",
+    "rotate_deg": "[0, 180]",
+    "workers": "int [0, inf)",
+}
+
+
 class ImageData(LightningDataModule):
     """The batches of one dataset, as Sample dicts.
 
@@ -194,6 +203,9 @@ class ImageData(LightningDataModule):
         shrink: bool = False,
     ) -> None:
         super().__init__()
+        given = {"image_size": image_size, "batch_size": batch_size, "load_ratio": load_ratio}
+        check_ranges("data", given | {"rotate_deg": rotate_deg, "workers": workers}, RANGES)
+        choose("data.train_split", train_split, ("train", "test", "all"))
         if unknown := sorted(set(reads) - set(READS)):
             raise UserError(f"data.reads names {', '.join(unknown)}: choose from {', '.join(READS)}.")
         if rotate_deg and {"joints", "target"} & set(reads):

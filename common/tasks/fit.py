@@ -15,7 +15,7 @@ from common.files import locked, short_hash, whole
 from common.loggers import finish_loggers, loggers_for
 from common.tasks.job import Config, Job, load_data
 from common.tasks.runs import RunFolder, identity, keep_log
-from common.tasks.trainer import MetricsCSV, epochs_of, trainer_for
+from common.tasks.trainer import MetricsCSV, check_options, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
 from common.weights import find_weights
 
@@ -97,6 +97,7 @@ def say_earlier(folder: RunFolder) -> None:
 
 def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
     """Trains the model of a configuration in its run folder, and what it needs first."""
+    check_options(cfg["trainer"])
     folder = RunFolder.of(cfg)
     checkpoint = folder.resume_from(cfg["resume"])  # refused, like what follows, before anything is written
     data = load_data(cfg)
@@ -107,6 +108,8 @@ def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
         folder.check_data(found)
     elif checkpoint is None:
         say_earlier(folder)
+    with torch.device("meta"):  # what its constructor refuses, before others are trained for it
+        build(cfg["model"] | dict.fromkeys(needed(cfg)))
     fill_prerequisites(cfg)
     seed_everything(cfg["seed"], verbose=False)
     model = build(cfg["model"])

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import signal
 import time
 import warnings
@@ -15,12 +16,13 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from common.blocks import frozen_prefixes
 from common.data.module import ImageData
-from common.errors import UserError, choose
+from common.errors import UserError, check_ranges, choose
 from common.files import whole
 from common.pictures import FixedGrid
 from common.progress import WholeRun
@@ -42,6 +44,16 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "accelerator": ("auto", "cpu", "gpu", "cuda"),
     "channels_last": ("auto", True, False),
     "compile": ("auto", False, None, "default", "reduce-overhead", "max-autotune"),
+}
+RANGES = {
+    "devices": "int [1, inf)",
+    "num_nodes": "int [1, inf)",
+    "max_epochs": "int [1, inf)",
+    "limit_train_batches": "null or int [1, inf) or (0, 1]",  # a number or a share of them
+    "log_every_n_steps": "int [1, inf)",
+    "checkpoint_every": "int [1, inf)",
+    "keep_every": "int [1, inf)",
+    "grid_every": "int [1, inf)",
 }
 
 
@@ -152,13 +164,28 @@ def native_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, grid: bool) -> pl.Trainer:
-    """A Lightning trainer from conf/trainer, without loggers. grid: draw the fixed inputs every `grid_every` epochs."""
-    gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+def check_options(options: Mapping[str, Any]) -> bool:
+    """Refuses settings of conf/trainer that cannot be, and devices that are not here. -> whether a GPU is used."""
+    check_ranges("trainer", options, RANGES)
     for name, known in CHOICES.items():
         choose(f"trainer.{name}", options[name], known)
+    gpu = options["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if options["accelerator"] in ("gpu", "cuda") and not gpu:
         raise UserError("trainer.accelerator=gpu and no GPU is to be seen here: choose trainer=cpu, or see task=doctor")
+    here = torch.cuda.device_count() if gpu else os.cpu_count() or 1
+    if options["devices"] > here:
+        raise UserError(f"trainer.devices={options['devices']} and there are {here} here: set trainer.devices={here}")
+    return gpu
+
+
+def started_by_slurm(options: Mapping[str, Any]) -> bool:
+    """Whether srun started a process for each device: in a shell of an allocation it did not, whatever it says."""
+    return "SLURM_PROCID" in os.environ and options["devices"] * options["num_nodes"] > 1
+
+
+def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, grid: bool) -> pl.Trainer:
+    """A Lightning trainer from conf/trainer, without loggers. grid: draw the fixed inputs every `grid_every` epochs."""
+    gpu = check_options(options)
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16-mixed" if gpu or native_bfloat16() else "32-true"
@@ -185,6 +212,9 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
     ]
     if grid:
         callbacks.insert(3, FixedGrid(folder.path / "samples", every=int(options["grid_every"])))
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if "SLURM_NTASKS" in os.environ and not started_by_slurm(options):
+        plugins.append(LightningEnvironment())
     try:
         return pl.Trainer(
             accelerator="gpu" if gpu else "cpu",
@@ -196,10 +226,10 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
             benchmark=not options["deterministic"],
             sync_batchnorm=bool(options["sync_batchnorm"]) and many and gpu,  # torch has it for GPUs only
             max_epochs=options["max_epochs"],
-            limit_train_batches=options["limit_train_batches"] or 1.0,
+            limit_train_batches=1.0 if options["limit_train_batches"] is None else options["limit_train_batches"],
             log_every_n_steps=options["log_every_n_steps"],
             use_distributed_sampler=False,  # EpochPlan cuts the global batch by rank itself
-            plugins=[AtomicCheckpoints()],
+            plugins=plugins,
             callbacks=callbacks,
             logger=False,
             enable_model_summary=False,

@@ -46,7 +46,7 @@ def commands(text: str) -> list[str]:
 
 def jobs(line: str) -> Iterator[list[str]]:
     """The overrides of each job: one, or with -m every combination of a sweep."""
-    words = [command.spoken(word) for word in shlex.split(line, comments=True)]
+    words = [command.as_it_stands(word) for word in shlex.split(line, comments=True)]
     overrides = [word for word in words if not word.startswith("-")]
     if not SUBMITIT:  # the launchers compose only with their package, an optional one
         assert all(word[9:] in command.choices("launcher") for word in overrides if word.startswith("launcher="))

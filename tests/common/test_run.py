@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -229,10 +230,40 @@ def test_wandb_without_a_key_stays_offline_and_goes_on_in_its_run(
     assert not list(tmp_path.glob("wandb"))  # only in the run folder
 
 
-def test_wandb_is_left_alone_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", [None, "", " "])
+def test_wandb_is_left_alone_without_a_key(key: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
     cfg = {"logger": {"wandb": "auto", "tensorboard": False, "project": "p"}}
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
     assert loggers.loggers_for(cfg, tmp_path) == []
+
+
+def test_a_fault_of_wandb_is_one_warning_and_the_run_goes_on(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A malformed key, as W&B refuses it, and a server that does not answer."""
+    import wandb
+
+    init = wandb.init
+    asked: list[dict[str, Any]] = []
+
+    def unreachable(**options: Any) -> Any:
+        asked.append(options)
+        if options.get("mode") != "offline":
+            raise wandb.errors.CommError("Run initialization has timed out after 20.0 sec.\nSee the log.")
+        return init(**options)
+
+    monkeypatch.setattr(wandb, "init", unreachable)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    more = ("logger=auto", "trainer.limit_train_batches=1", "evaluate=false", f"paths.runs={tmp_path / 'runs'}")
+    assert call(monkeypatch, words(world, *more)) == 0
+    assert [options.get("mode") for options in asked] == [None, "offline"]
+    assert not [options for options in asked if "anonymous" in options]  # W&B warns of it
+    (told,) = [line for line in caplog.messages if "timed out" in line]
+    assert "See the log" not in told
+    assert list(tmp_path.rglob("*.wandb"))
+    assert list(tmp_path.rglob("last.ckpt"))
 
 
 # ---- refusals: exit code 2, one sentence, nothing touched
@@ -241,6 +272,11 @@ BAD = {
     "choice": (["data=cubb"], "data=cubb is not known: did you mean cub?"),
     "no choice": (["task=null"], "task=None is not known"),
     "key": (["trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
+    "key, short": (["epochs=3"], "epochs is no setting of this command: did you mean trainer.max_epochs?"),
+    "key, batch": (["batch_size=3"], "did you mean data.batch_size?"),
+    "key, rate": (["lr=3"], "did you mean model.lr?"),
+    "key, size": (["size=3"], "did you mean data.image_size or data.batch_size"),
+    "key of another task": (["figure=grid"], "figure is no setting of this command: choose task=figure for it"),
     "new key": (["+trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
     "new argument": (["+model.nfg=3"], "SIMGAN has no setting nfg"),
     "taken away": (["~model.generator.ngf"], "~model.generator.ngf takes away"),
@@ -257,15 +293,47 @@ BAD = {
         "prepare=poses needs poses, which data=cub does not have: choose",
     ),
     "mandatory": (["data=folder"], "data.root has no value: add data.root=..."),
-    "word for number": (["data.batch_size=many"], "data.batch_size=many cannot be: it is a whole number from 1 on"),
-    "fraction": (["trainer.max_epochs=1.5"], "it is a whole number from 0 on"),
-    "negative": (["data.workers=-1"], "it is a whole number from 0 on"),
+    "word for number": (["data.batch_size=many"], "data.batch_size=many cannot be: it is a whole number"),
+    "fraction": (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5 cannot be: it is a whole number"),
+    "negative": (["data.workers=-1"], "data.workers=-1 cannot be: it is a whole number from 0 on"),
+    "list for word": (["trainer.strategy=[a]"], "trainer.strategy=['a'] cannot be: it is a word"),
+    "word for section": (["paths=here"], "paths=here cannot be: it is a section: give paths.data=VALUE"),
+    "seed too large": (["seed=4294967296"], "seed=4294967296 cannot be: it is a whole number in [0, 4294967295]"),
+    "no seed": (["seed=null"], "seed=null cannot be: it is a whole number"),
+    "unknown interpolation": (["seed=${nope}"], "Interpolation key 'nope' not found"),
+    "unknown interpolation, a folder": (["paths.runs=${nope}"], "Interpolation key 'nope' not found"),
+    "unknown interpolation, a sweep": (["-m", "paths.runs=${nope}", "seed=0,1"], "Interpolation key 'nope' not found"),
+    "no epochs": (["trainer.max_epochs=null"], "trainer.max_epochs=null cannot be: it is a whole number from 1 on"),
+    "0 epochs": (["trainer.max_epochs=0"], "trainer.max_epochs=0 cannot be: it is a whole number from 1 on"),
+    "limit": (["trainer.limit_train_batches=abc"], "it is null or a whole number from 1 on or a number in (0, 1]"),
+    "devices": (["trainer=ddp", "trainer.devices=4096"], "trainer.devices=4096 and there are"),
+    "target": (["model._target_=nope"], "_target_=nope is no class or function here"),
+    "target, a part": (["model._target_=simgan.model.Nope"], "_target_=simgan.model.Nope is no class"),
+    "ratio": (["data.load_ratio=0"], "data.load_ratio=0 cannot be: it is a number from 1 on"),
+    "split": (["data.train_split=nope"], "data.train_split=nope is not known"),
+    "name, up": (["name=../../x"], "name=../../x cannot be: it is one part of a path"),
+    "name, absolute": (["name=/abs"], "name=/abs cannot be: it is one part of a path"),
+    "name, from outside": (["name=${oc.env:HOME}"], "cannot be: it is one part of a path"),
+    "name, long": ([f"name={'a' * 300}"], "cannot be: it is one part of a path, of 150 bytes at most"),
+    "name, long in bytes": ([f"name={'é' * 100}"], "of 150 bytes at most"),
+    "name, a list": (["name=[a]"], "cannot be: it is one part of a path"),
+    "name, dots": (["name=.."], "name=.. cannot be"),
+    "name, lines": (["name=a\nb"], "cannot be: it is one part of a path"),
+    "no folder": (["paths.runs="], "paths.runs= is no folder: give one, such as paths.runs=runs"),
+    "null folder": (["paths.artifacts=null"], "paths.artifacts=null is no folder"),
+    "a number for a path": (["resume=3"], "resume=3 is no path"),
+    "phi": (
+        ["model.text_encoder=null", "model.phi_dim=12"],
+        "model.phi_dim=12, and model=vse has dim=300: set model.p",
+    ),
+    "captions": (["data.captions=none"], "model=simgan needs captions: take data.captions=none away"),
+    "no stand-in": (["data=folder", "data.root=x", "preset=toy"], "add data.source=real to read your own files"),
+    "glob": (["-m", "table=glob(nothing_*)"], "table=glob(nothing_*) chooses nothing: there are finegan_t1_split"),
     "word for switch": (["data.flip=maybe"], "data.flip=maybe cannot be: it is true or false"),
     "source": (["data.source=nonsense"], "There are real, procedural"),
     "no data": (["paths.data=/nonexistent"], "no /nonexistent/CUB_200_2011"),
     "never": (["resume=never"], "holds a run already"),
     "resume": (["resume=/absent.ckpt"], "resume=/absent.ckpt is no file"),
-    "epochs": (["trainer.max_epochs=0"], "has 1 epochs behind it, more than trainer.max_epochs=0"),
     "score": (["task=evaluate", "checkpoint=/absent.ckpt"], "there is no checkpoint at /absent.ckpt"),
     "draw": (["task=sample", "image=a.jpg", "text=a bird", "checkpoint=/absent.ckpt"], "no checkpoint at /absent.ckpt"),
     "no run": (["task=evaluate", "seed=9"], "there is no run at"),
@@ -342,6 +410,15 @@ def test_checkpoints_of_another_kind(
     assert len(said) == 1
     assert sentence in said[0]
     assert state(world) == before
+
+
+def test_a_checkpoint_of_a_longer_run(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    content = torch.load(only_run(world) / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save(content | {"epoch": 5}, tmp_path / "longer.ckpt")
+    assert call(monkeypatch, words(world, f"resume={tmp_path / 'longer.ckpt'}")) == 2
+    assert "has 6 epochs behind it, more than trainer.max_epochs=1" in capsys.readouterr().err
 
 
 def test_a_sentence_without_a_known_word(

@@ -78,7 +78,7 @@ def read_captions(
     expected = ", ".join(place for name in wanted for place in _names(dataset.kind, name))
     raise UserError(
         f"there are no captions of the {dataset.kind} under {bases[0]} (looked for {expected}): {dataset.remedy}, or "
-        "data.captions=none goes on without."
+        "choose a model that reads none."
     )
 
 

@@ -133,7 +133,7 @@ class Folder(DatasetReader):
         if not captions:
             raise UserError(
                 f'there is no {file} and no <image>.txt beside an image: write "<image>,<caption>" rows, or '
-                "data.captions=none goes on without."
+                "choose a model that reads none."
             )
         if not (empty := [key for key, sentences in captions.items() if not sentences]):
             return captions, ()
