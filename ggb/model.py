@@ -16,10 +16,11 @@ from common.data.records import Sample
 from common.errors import UserError
 from common.losses import ADVERSARIAL, l1, weighted
 from ggb.checkpoints import from_pix2pix, is_pix2pix
-from ggb.networks import NORMS, Discriminator, Generator, GuidingBlocks, downsized, known_levels
+from ggb.networks import NORMS, TOP, Discriminator, Generator, GuidingBlocks, downsized, known_levels
 from ggb.serving import PoseGAN
 
 Weights = dict[str, dict[str, float | None]]
+Scores = dict[int, tuple[Tensor, ...]]  # level -> logits of (real, fake), or of (fake,)
 
 
 class GGB(PoseGAN):
@@ -46,18 +47,24 @@ class GGB(PoseGAN):
         "g.ggb_nvtd": "Eq. 8 summed over levels, in one update with Eq. 4",
     }
     KIND = "ggb"
-    SERVED = ("image_size", "levels", "ngf", "norm", "pose_map", "pose_radius", "pose_sigma")
-    TRAINED = ("use_rapd", "use_nvtd", "multirec", "ndf", "d_norm", "d_cond", "d_head")
+    SERVED = ("image_size", "levels", "generator.ngf", "generator.norm", "pose_map", "pose_radius", "pose_sigma")
+    TRAINED = ("use_rapd", "use_nvtd", "multirec", "discriminator", "d_cond")
     HEADS = "to_rgb"
     CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
         "adversarial": tuple(ADVERSARIAL),
-        "norm": NORMS,
-        "d_norm": NORMS,
+        "generator.norm": NORMS,
+        "discriminator.norm": NORMS,
         "d_cond": ("none", "c", "xc"),
-        "d_head": ("patch", "linear"),
+        "discriminator.head": ("patch", "linear"),
         "downsize": ("area", "bilinear_aa"),
         "g_update": ("sequential", "stale", "joint"),
         "lr_decay": ("none", "linear"),
+    }
+    RANGES: ClassVar[dict[str, str]] = PoseGAN.RANGES | {
+        "generator.ngf": "int [1, inf)",
+        "generator.dropout": "[0, 1)",
+        "discriminator.ndf": "int [1, inf)",
+        "average.statistics": "null or int [1, inf)",
     }
 
     def __init__(
@@ -65,65 +72,39 @@ class GGB(PoseGAN):
         *,
         image_size: int,
         loss: Weights,
-        levels: list[int] | None = None,
-        use_rapd: bool = True,
-        use_nvtd: bool = True,
-        multirec: bool = False,
-        g_update: str = "sequential",
-        ngf: int = 64,
-        ndf: int = 64,
-        norm: str = "batch",
-        d_norm: str = "batch",
-        sync_bn: bool = True,
-        dropout: float = 0.0,
-        d_cond: str = "none",
-        d_head: str = "patch",
-        e_trainable: bool = True,
-        downsize: str = "area",
-        adversarial: str = "bce",
-        pose_map: str = "disk",
-        pose_radius: float = 4.0,
-        pose_sigma: float = 6.0,
-        lr: float = 2e-4,
-        betas: list[float] | None = None,
-        lr_decay: str = "none",
-        fused: bool = True,
-        ema_decay: float | None = None,
-        ema_statistics: int | None = 64,
-        accumulate: int = 1,
-        clip_g: float | None = None,
-        clip_d: float | None = None,
-        grad_norm_every: int = 500,
+        levels: list[int],
+        use_rapd: bool,
+        use_nvtd: bool,
+        multirec: bool,
+        g_update: str,
+        generator: dict[str, Any],
+        discriminator: dict[str, Any],
+        sync_bn: bool,
+        d_cond: str,
+        e_trainable: bool,
+        downsize: str,
+        adversarial: str,
+        pose_map: str,
+        pose_radius: float,
+        pose_sigma: float,
+        lr_decay: str,
+        **gan: Any,
     ) -> None:
-        """Plain values only; conf/model/ggb.yaml says where each comes from.
+        """Plain values only; conf/model/ggb.yaml says where each comes from. gan: what `GANModule` takes.
 
-        levels: those with a head, Eq. 3 and a guiding block; null = 4, 5, 6, [] = the plain U-Net. A critic that is
-        switched off, or whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics.
-        g_update: sequential, the paper's order, draws again between G's two updates; stale takes both gradients from
-        the first graph; joint has one Adam for the sum of Eq. 4 and 9. sync_bn: on several GPUs G's BN is over the
-        global batch; critics see their own device's batch. ema_statistics: batches whose statistics the
-        averaged G gets after each epoch, null = the average of the live G's.
+        levels: those with a head, Eq. 3 and a guiding block; [] = the plain U-Net. A critic that is switched off, or
+        whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics. g_update:
+        sequential, the paper's order, draws again between G's two updates; stale takes both gradients from the first
+        graph; joint has one Adam for the sum of Eq. 4 and 9. generator, discriminator: what the networks take besides
+        the sizes that they share. sync_bn: on several GPUs G's BN is over the global batch; critics see their own
+        device's batch. average.statistics: batches whose statistics the averaged G gets after each epoch, null = the
+        average of the live G's.
         """
-        super().__init__(
-            optimizer={"lr": lr, "betas": betas or [0.5, 0.999], "fused": fused},
-            average={"decay": ema_decay},
-            accumulate=accumulate,
-            clip={"g": clip_g, "d": clip_d},
-            grad_norm_every=grad_norm_every,
-        )
+        super().__init__(**gan)
         self.save_hyperparameters()
         self.settle()
-        self.levels = known_levels((4, 5, 6) if levels is None else levels)
-        self.hparams["levels"] = list(self.levels)  # one spelling, for files are compared by it
-        self.g_update = g_update if self.levels else "joint"  # without Eq. 9 there is one update anyway
-        if accumulate > 1 and self.g_update != "joint":
-            raise UserError(
-                f"model.accumulate={accumulate}: two updates of the same weights cannot share their gradients, set "
-                "model.g_update=joint."
-            )
-        self.clip["ggb"] = clip_g
-        self.lr_decay = lr_decay
-        self.downsize, self.d_cond = downsize, d_cond
+        self.clip["ggb"] = self.clip["g"]
+        self.lr_decay, self.downsize, self.d_cond = lr_decay, downsize, d_cond
         self.real, self.fake = ADVERSARIAL[adversarial]
 
         critics = {"rapd": use_rapd, "nvtd": use_nvtd}
@@ -132,34 +113,30 @@ class GGB(PoseGAN):
             critics[name] &= bool(self.levels) and not multirec and None not in weights
         self.loss = active(loss, critics, levels=bool(self.levels), joint=self.g_update == "joint")
 
-        self.generator = Generator(
-            image_size=image_size,
-            pose_channels=self.pose_channels,
-            ngf=ngf,
-            levels=self.levels,
-            norm=norm,
-            dropout=dropout,
-        )
-        self.discriminator = Discriminator(
-            image_size=image_size,
-            ndf=ndf,
-            norm=d_norm,
-            condition_channels={"none": 0, "c": self.pose_channels, "xc": 3 + self.pose_channels}[d_cond],
-            head=d_head,
-        )
+        channels = self.pose_channels
+        self.generator = Generator(image_size=image_size, pose_channels=channels, levels=self.levels, **generator)
+        behind = {"none": 0, "c": channels, "xc": 3 + channels}[d_cond]
+        self.discriminator = Discriminator(image_size=image_size, condition_channels=behind, **discriminator)
         self.discriminator_ggb: GuidingBlocks | None = None
         if any(critics.values()):
+            like_d = {name: discriminator[name] for name in ("ndf", "norm")} | critics
             self.discriminator_ggb = GuidingBlocks(
-                image_size=image_size,
-                levels=self.levels,
-                ndf=ndf,
-                rapd=critics["rapd"],
-                nvtd=critics["nvtd"],
-                norm=d_norm,
-                e_trainable=e_trainable,
-                downsize=downsize,
+                image_size=image_size, levels=self.levels, e_trainable=e_trainable, downsize=downsize, **like_d
             )
         self.average_generator()
+
+    def settle(self) -> None:
+        """Also which levels there are, and whether their updates can be."""
+        super().settle()
+        self.levels = known_levels(self.hparams["levels"])
+        self.hparams["levels"] = list(self.levels)  # one spelling, for files are compared by it
+        # without Eq. 9 there is one update anyway
+        self.g_update: str = self.hparams["g_update"] if self.levels else "joint"
+        if self.accumulate > 1 and self.g_update != "joint":
+            raise UserError(
+                f"model.accumulate={self.accumulate}: two updates of the same weights cannot share their gradients, "
+                "set model.g_update=joint."
+            )
 
     def examples(self) -> dict[str, tuple[Tensor, ...]]:
         """Inputs of each network for `task=describe`, on the device in force."""
@@ -235,23 +212,17 @@ class GGB(PoseGAN):
 
     def d_terms(self, x: Tensor, y: Tensor, c: Tensor, image: Tensor, lower: Sequence[Tensor]) -> dict[str, Tensor]:
         """Eq. 1, 5 and 6, without the customary 1/2. image, lower: detached. Real and fake are never one BN batch."""
-        pairs = {"image": [(self.judge(y, x, c), self.judge(image, x, c))], "rapd": [], "nvtd": []}
-        if self.discriminator_ggb is not None:
-            for judged in self.discriminator_ggb(x, y, *lower):
-                pairs["rapd"] += [judged.appearance] if judged.appearance else []
-                pairs["nvtd"] += [judged.variation] if judged.variation else []
-        terms = {}
-        for name, of_levels in pairs.items():
-            costs = [self.real(real) + self.fake(fake) for real, fake in of_levels]
-            if costs:
-                terms[name] = torch.stack(costs).sum()
-            for level, cost, (real, fake) in zip(
-                self.levels if name != "image" else (7,), costs, of_levels, strict=False
-            ):
-                self.pending[f"train/d_{name}/{level}"] = cost.detach()
+        scores = {"image": {TOP: (self.judge(y, x, c), self.judge(image, x, c))}} | self.block_scores(x, y, lower)
+        costs = {
+            name: {n: self.real(real) + self.fake(fake) for n, (real, fake) in levels.items()}
+            for name, levels in scores.items()
+        }
+        for name, levels in scores.items():
+            for n, (real, fake) in levels.items():
                 right = (real > 0).float().mean() + (fake < 0).float().mean()
-                self.pending[f"train/accuracy_{name}/{level}"] = right.detach() / 2
-        return terms
+                self.pending[f"train/d_{name}/{n}"] = costs[name][n].detach()
+                self.pending[f"train/accuracy_{name}/{n}"] = right.detach() / 2
+        return summed(costs)
 
     def g_terms(self, x: Tensor, y: Tensor, c: Tensor, image: Tensor) -> dict[str, Tensor]:
         """Eq. 4: Eq. 2 and Eq. 3 at level 7, a mean, as the L1 of PG2's code, whose ratio 1 / 50 is lambda_real."""
@@ -259,16 +230,24 @@ class GGB(PoseGAN):
 
     def ggb_terms(self, x: Tensor, y: Tensor, lower: Sequence[Tensor]) -> dict[str, Tensor]:
         """Eq. 9: Eq. 3, 7 and 8, each summed over the levels. The blocks are those after their update, and frozen."""
-        targets = downsized(y, self.levels, self.downsize)
-        costs = {"rec": [l1(small, target) for small, target in zip(lower, targets, strict=True)]}
-        if self.discriminator_ggb is not None:
-            told = self.discriminator_ggb(x, None, *lower)
-            costs["rapd"] = [self.real(fake) for judged in told for fake in judged.appearance]
-            costs["nvtd"] = [self.real(fake) for judged in told for fake in judged.variation]
-        for name, values in costs.items():
-            self.pending |= {f"train/{name}/{n}": v.detach() for n, v in zip(self.levels, values, strict=False)}
-        known = self.loss["ggb"]
-        return {name: torch.stack(values).sum() for name, values in costs.items() if known[name] is not None}
+        images = zip(self.levels, lower, downsized(y, self.levels, self.downsize), strict=True)
+        costs = {"rec": {n: l1(fake, target) for n, fake, target in images}}
+        for name, levels in self.block_scores(x, None, lower).items():
+            costs[name] = {n: self.real(fake) for n, (fake,) in levels.items()}
+        self.pending |= {f"train/{name}/{n}": v.detach() for name, levels in costs.items() for n, v in levels.items()}
+        return {name: term for name, term in summed(costs).items() if self.loss["ggb"][name] is not None}
+
+    def block_scores(self, x: Tensor, y: Tensor | None, lower: Sequence[Tensor]) -> dict[str, Scores]:
+        """Of RAPD, D_a(f_y) and D_a(f_x-hat), and of NVTD, D_v(f_y - f_x) and D_v(f_x-hat - f_x), at each level.
+
+        Without y those of x-hat^n alone; a critic that is absent has none.
+        """
+        told = () if self.discriminator_ggb is None else self.discriminator_ggb(x, y, *lower)
+        judged = dict(zip(self.levels, told, strict=False))
+        return {
+            "rapd": {n: each.appearance for n, each in judged.items() if each.appearance},
+            "nvtd": {n: each.variation for n, each in judged.items() if each.variation},
+        }
 
     # ---- files
 
@@ -299,6 +278,11 @@ class GGB(PoseGAN):
         *_, top = self.generator.dec.values()
         shared, heads = self.shared(), list(self.generator.to_rgb.parameters())
         return self.scheduled([*shared, *top.parameters()], [*shared, *heads], judges)
+
+
+def summed(costs: dict[str, dict[int, Tensor]]) -> dict[str, Tensor]:
+    """Each cost over its levels; one that has none is absent."""
+    return {name: torch.stack([*levels.values()]).sum() for name, levels in costs.items() if levels}
 
 
 def active(loss: Weights, critics: dict[str, bool], *, levels: bool, joint: bool) -> Weights:

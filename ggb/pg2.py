@@ -43,11 +43,17 @@ class PG2(PoseGAN):
         "g.body": "PG2, Sec. 3.2, |x-hat_2 - y| M",
     }
     KIND = "pg2"
-    SERVED = ("image_size", "width", "code_dim", "tf_padding", "pose_map", "pose_radius", "pose_sigma")
-    TRAINED = ("ndf",)
+    SERVED = ("image_size", "generator", "tf_padding", "pose_map", "pose_radius", "pose_sigma")
+    TRAINED = ("discriminator",)
     CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
         "g_adversarial": ("both", "drawn"),
         "lr_decay": ("none", "linear"),
+    }
+    RANGES: ClassVar[dict[str, str]] = PoseGAN.RANGES | {
+        "stage1_steps": "int [0, inf)",
+        "generator.width": "int [1, inf)",
+        "generator.code_dim": "int [1, inf)",
+        "discriminator.ndf": "int [1, inf)",
     }
 
     def __init__(
@@ -55,38 +61,24 @@ class PG2(PoseGAN):
         *,
         image_size: int,
         loss: dict[str, dict[str, float | None]],
-        stage1_steps: int = 22_000,
-        g_adversarial: str = "both",
-        width: int = 128,
-        code_dim: int = 64,
-        ndf: int = 64,
-        tf_padding: bool = False,
-        pose_map: str = "disk",
-        pose_radius: float = 4.0,
-        pose_sigma: float = 6.0,
-        lr: float = 2e-5,
-        betas: list[float] | None = None,
-        lr_decay: str = "none",
-        fused: bool = True,
-        ema_decay: float | None = None,
-        accumulate: int = 1,
-        clip_g: float | None = None,
-        clip_d: float | None = None,
-        grad_norm_every: int = 500,
+        stage1_steps: int,
+        g_adversarial: str,
+        generator: dict[str, Any],
+        discriminator: dict[str, Any],
+        tf_padding: bool,
+        pose_map: str,
+        pose_radius: float,
+        pose_sigma: float,
+        lr_decay: str,
+        **gan: Any,
     ) -> None:
-        """Plain values only; conf/model/pg2.yaml says where each comes from.
+        """Plain values only; conf/model/pg2.yaml says where each comes from. gan: what `GANModule` takes.
 
         g_adversarial: both, the authors' code, a mean over D(x-hat_2) and D(x), of which the latter reaches x-hat_2
         through D's norms alone; drawn, the paper, over D(x-hat_2). tf_padding: for weights of the authors' TensorFlow
         code. pose_radius: of the disks, and of the limbs in M.
         """
-        super().__init__(
-            optimizer={"lr": lr, "betas": betas or [0.5, 0.999], "fused": fused},
-            average={"decay": ema_decay},
-            accumulate=accumulate,
-            clip={"g": clip_g, "d": clip_d},
-            grad_norm_every=grad_norm_every,
-        )
+        super().__init__(**gan)
         self.save_hyperparameters()
         self.settle()
         self.loss, self.stage1_steps, self.pose_radius = loss, stage1_steps, pose_radius
@@ -94,13 +86,9 @@ class PG2(PoseGAN):
         self.lr_decay = lr_decay
         self.real, self.fake = ADVERSARIAL["bce"]
         self.generator = Generator(
-            image_size=image_size,
-            pose_channels=self.pose_channels,
-            width=width,
-            code_dim=code_dim,
-            tf_padding=tf_padding,
+            image_size=image_size, pose_channels=self.pose_channels, tf_padding=tf_padding, **generator
         )
-        self.discriminator = Discriminator(image_size=image_size, ndf=ndf, tf_padding=tf_padding)
+        self.discriminator = Discriminator(image_size=image_size, tf_padding=tf_padding, **discriminator)
         self.average_generator()
 
     def examples(self) -> dict[str, tuple[Tensor, ...]]:

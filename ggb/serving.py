@@ -29,10 +29,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from common.blocks import LinearDecay, upcast
 from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
-from common.errors import UserError
+from common.errors import UserError, check_ranges, choose
 from common.exports import Exported
 from common.metrics.functions import ssim, to_uint8
-from common.weights import check_export, check_parts, is_state, on_cpu
+from common.weights import check_export, check_parts, flat, is_state, on_cpu
 from ggb.checkpoints import to_pix2pix
 from ggb.networks import TOP, Generator
 
@@ -45,14 +45,16 @@ class PoseGAN(Exported):
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"heads": dict}
     HEADS: ClassVar[str] = ""  # the part of G that x-hat does not need
     CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS)}
+    RANGES: ClassVar[dict[str, str]] = {"pose_radius": "(0, inf)", "pose_sigma": "(0, inf)"}
 
     lr_decay: str
 
     def settle(self) -> None:
-        """Call after `save_hyperparameters`: checks choices and keeps what is served by."""
+        """Call after `save_hyperparameters`: checks choices and ranges and keeps what is served by."""
+        told = flat(self.hparams)
         for name, known in self.CHOICES.items():
-            if (value := self.hparams[name]) not in known:
-                raise UserError(f"model.{name}={value} is not known: choose one of {', '.join(known)}.")
+            choose(f"model.{name}", told[name], known)
+        check_ranges("model", told, self.RANGES)
         self.image_size: int = self.hparams["image_size"]
 
     @property
@@ -71,7 +73,7 @@ class PoseGAN(Exported):
         look at pairs that no epoch shows."""
         if batch_idx + 1 == self.trainer.num_training_batches:
             self.check_sound()
-            if self.ema_generator is not None and (count := self.hparams.get("ema_statistics")):
+            if self.ema_generator is not None and (count := self.hparams["average"].get("statistics")):
                 self.measure_statistics(self.training_inputs(count))
             self.pending |= self.watched()
         super().on_train_batch_end(outputs, batch, batch_idx)
@@ -234,7 +236,8 @@ def export_pix2pix(model: PoseGAN, path: str | Path, *, discriminators: bool = F
 
 def export_safetensors(model: PoseGAN, path: str | Path, *, discriminators: bool = False) -> None:
     state = {name: value.contiguous() for name, value in on_cpu(alone(model).state_dict()).items()}
-    settings = {name: model.hparams[name] for name in model.SERVED if name != "levels"}  # heads are left out
+    served = tuple(name for name in model.SERVED if name != "levels")  # heads are left out
+    settings = {name: value for name, value in flat(model.hparams).items() if name.startswith(served)}
     told = {"format": "pt", "kind": model.KIND, "version": str(model.FORMAT), "data": model.data_name}
     save_file(state, place(path, "G.safetensors"), metadata=told | {"config": json.dumps(settings)})
 

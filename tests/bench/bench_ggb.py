@@ -20,6 +20,7 @@ from ggb.model import GGB
 from tests.bench.bench_step import ALL, ALL_CPU, CHANNELS_LAST, FIRST, NCHW, Case, Turns, alone, fit
 from tests.bench.timing import Row, alternate
 from tests.peers.ggb_step import PublicStep, joint_maps
+from tests.worlds.settings import settings
 from tests.worlds.tiny_pairs import LOSS
 
 TINY: dict[str, Any] = {"ngf": 4, "ndf": 4}
@@ -91,7 +92,7 @@ def run(
     """A fit with these switches; with a profiler our steps alone. ready: see PublicStep."""
     gc.collect()  # networks of the run before, which hang in cycles
     torch.manual_seed(0)
-    model = GGB(image_size=case.side, loss=LOSS, grad_norm_every=0, **case.widths)
+    model = GGB(**settings("ggb", image_size=case.side, loss=LOSS, grad_norm_every=0, **case.widths))
     other = PublicStep(model, ready=ready).to(device) if profiler is None else None
     reads = ("image", "target", "joints")
     options: dict[str, Any] = {"reads": reads, "load_ratio": 1.0, "store": folder / "stores"}
@@ -103,7 +104,7 @@ def arithmetic(case: Case) -> int:
     """Floating-point operations of one image in one step, counted on two images without numbers."""
     count = 2
     with FakeTensorMode():
-        model = GGB(image_size=case.side, loss=LOSS, **case.widths)
+        model = GGB(**settings("ggb", image_size=case.side, loss=LOSS, **case.widths))
         assert model.discriminator_ggb is not None
         x, y = torch.empty(2, count, 3, case.side, case.side)
         c = torch.empty(count, model.pose_channels, case.side, case.side)

@@ -28,7 +28,6 @@ SHORT = (
     "trainer.log_every_n_steps=5 trainer.grid_every=1 metrics.judge=null metrics.is_network=null logger=csv name=print"
 )
 GAN = "data.batch_size=8 model.average.decay=0.9 model.optimizer.lr=1.0e-3"
-POSE = "data.batch_size=8 model.ema_decay=0.9 model.lr=1.0e-3 model.ngf=8 model.ndf=8"
 # name -> its model and data, its settings, the files it is given; in the order in which they need each other
 MODELS: dict[str, tuple[str, str]] = {
     "classifier": ("classifier cub", "data.batch_size=32"),
@@ -50,8 +49,8 @@ MODELS: dict[str, tuple[str, str]] = {
         f"{GAN} model.inputs=raw model.damsm={{damsm_raw}} model.generator.ngf=8 "
         "model.discriminator.ndf=8 metrics.cleaned=null",
     ),
-    "ggb": ("ggb deepfashion", POSE),
-    "unet": ("unet deepfashion", POSE),
+    "ggb": ("ggb deepfashion", f"{GAN} model.generator.ngf=8 model.discriminator.ndf=8"),
+    "unet": ("unet deepfashion", f"{GAN} model.generator.ngf=8 model.discriminator.ndf=8"),
     "pg2": ("pg2 deepfashion", "data.batch_size=8"),
 }
 

@@ -19,7 +19,6 @@ STILL = {  # what is too large or in a circle today; it may only become less
     "common/metrics/evaluate.py:evaluate",
     "finegan/denoise.py:fit",
     "finegan/model.py:FineGAN.__init__",
-    "ggb/model.py:GGB.__init__",
     "chain",
 }
 

@@ -43,7 +43,8 @@ def test_a_longer_run_is_not_gone_on_with_at_a_rate_of_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked = [f"paths.{name}={tmp_path / name}" for name in ("data", "runs", "artifacts")]
-    asked += "model=ggb preset=fast model.lr_decay=linear model.ngf=4 model.ndf=4 model.levels=[6]".split()
+    asked += "model=ggb preset=fast model.lr_decay=linear model.levels=[6]".split()
+    asked += "model.generator.ngf=4 model.discriminator.ndf=4".split()
     asked += "data.source=procedural data.procedural.images=16 data.procedural.identities=4 data.image_size=64".split()
     asked += "data.procedural.side=64 data.batch_size=2 trainer=cpu evaluate=false logger=csv name=x".split()
     assert call(monkeypatch, [*asked, "trainer.max_epochs=2"]) == 0

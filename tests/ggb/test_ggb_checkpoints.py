@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.weights import read_state
 from ggb.checkpoints import from_pix2pix, is_pix2pix, to_pix2pix
-from ggb.model import GGB
 from ggb.networks import Generator
-from tests.worlds.tiny_pairs import LOSS
+from tests.worlds.tiny_pairs import make
 
 
 class Nested(nn.Module):
@@ -99,14 +98,14 @@ def test_a_model_is_restored_from_such_a_file(tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "latest_net_G.pth")
     assert is_pix2pix(net.state_dict())
     assert not is_pix2pix(Generator(image_size=64, ngf=4).state_dict())
-    model = GGB(image_size=256, loss=LOSS, ngf=2, ndf=2, levels=[])
+    model = make(image_size=256, ngf=2, ndf=2, levels=[])
     model.restore(tmp_path / "latest_net_G.pth")
     x, joints = torch.randn(1, 3, 256, 256), torch.full((1, 18, 2), 100)
     with torch.no_grad():
         assert torch.equal(model.draw(x, joints), net(torch.cat([x, model.pose(joints)], 1)))
-    with_heads = GGB(image_size=256, loss=LOSS, ngf=2, ndf=2)
+    with_heads = make(image_size=256, ngf=2, ndf=2)
     with_heads.restore(tmp_path / "latest_net_G.pth")
     assert torch.equal(with_heads.draw(x, joints), model.draw(x, joints))
     assert with_heads.names_of_drawn() == []  # pix2pix has no heads, and those that nobody trained draw nothing
     with pytest.raises(UserError, match="of another shape enc"):
-        GGB(image_size=256, loss=LOSS, ngf=4, ndf=2, levels=[]).restore(tmp_path / "latest_net_G.pth")
+        make(image_size=256, ngf=4, ndf=2, levels=[]).restore(tmp_path / "latest_net_G.pth")

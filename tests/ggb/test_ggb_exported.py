@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 from torch import Tensor
 
-from ggb.model import GGB
 from ggb.serving import PoseGAN, export_pix2pix, export_pt2, export_safetensors, export_torchscript
 from tests.agree import agree
 from tests.worlds.layouts import refusal
-from tests.worlds.tiny_pairs import LOSS, batch, fit, make, make_pg2
+from tests.worlds.tiny_pairs import batch, fit, make, make_pg2
 
 UNET: dict[str, Any] = {"levels": []}
 MODELS = [(make, {}), (make, UNET), (make, {"norm": "instance"}), (make_pg2, {})]
@@ -21,7 +20,7 @@ MODELS = [(make, {}), (make, UNET), (make, {"norm": "instance"}), (make_pg2, {})
 
 def trained(build: Any, path: Path, **options: Any) -> PoseGAN:
     """A model whose average has gone its own way, in eval mode."""
-    model: PoseGAN = build(**{"ema_decay": 0.5} | options)
+    model: PoseGAN = build(**{"decay": 0.5} | options)
     fit(model, path, steps=2)
     return model.eval()
 
@@ -61,7 +60,7 @@ def test_a_program_draws_the_same(build: Any, options: Any, export: Any, name: s
 
 def test_the_average_is_exported(tmp_path: Path) -> None:
     model = trained(make_pg2, tmp_path)
-    live = trained(make_pg2, tmp_path, ema_decay=None)
+    live = trained(make_pg2, tmp_path, decay=None)
     for each in (model, live):
         export_safetensors(each, tmp_path / f"{each.ema_decay}.safetensors")
     average, own = (load_file(tmp_path / f"{decay}.safetensors") for decay in (0.5, None))
@@ -84,7 +83,7 @@ def test_drawings_are_clipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("build", "options"), MODELS)
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_safetensors_are_read_back(build: Any, options: Any, ema: float | None, tmp_path: Path) -> None:
-    model, again = trained(build, tmp_path, **options), build(ema_decay=ema, **options).eval()
+    model, again = trained(build, tmp_path, **options), build(decay=ema, **options).eval()
     export_safetensors(model, tmp_path / "out")
     again.restore(tmp_path / "out" / "G.safetensors")
     x, joints = people()
@@ -102,13 +101,13 @@ def test_heads_that_nobody_trained_draw_nothing(tmp_path: Path) -> None:
     model = trained(make, tmp_path)
     export_safetensors(model, tmp_path / "people.safetensors")
     x, joints = people()
-    for again in (make(), make(levels=[]), make(levels=[6], ema_decay=0.5)):
+    for again in (make(), make(levels=[]), make(levels=[6], decay=0.5)):
         again.restore(tmp_path / "people.safetensors")
         (image,) = again.drawn(x, joints)
         assert torch.equal(image, model.draw(x, joints))
         assert again.names_of_drawn() == []
         torch.save(again.export(), tmp_path / "again.pt")
-        twice = make(levels=again.hparams["levels"], ema_decay=again.ema_decay)
+        twice = make(levels=again.hparams["levels"], decay=again.ema_decay)
         twice.restore(tmp_path / "again.pt")
         assert torch.equal(twice.draw(x, joints), image)
 
@@ -116,7 +115,7 @@ def test_heads_that_nobody_trained_draw_nothing(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "people.safetensors"
     export_safetensors(make(), path)
-    assert "add model.ngf=4 to the command." in refusal(lambda: make(ngf=8).restore(path))
+    assert "add model.generator.ngf=4 to the command." in refusal(lambda: make(ngf=8).restore(path))
     assert "add data.image_size=64 to the command." in refusal(lambda: make(image_size=128).restore(path))
     assert "add model.pose_radius=2.0 to the command." in refusal(lambda: make(pose_radius=3.0).restore(path))
     assert "holds a ggb, not a pg2" in refusal(lambda: make_pg2().restore(path))
@@ -140,14 +139,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_pix2pix_is_read_back(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"image_size": 256, "loss": LOSS, "ngf": 2, "ndf": 2, "ema_decay": 0.5}
+    options: dict[str, Any] = {"image_size": 256, "ngf": 2, "ndf": 2, "decay": 0.5}
     torch.manual_seed(1)
-    model = GGB(**options).eval()
+    model = make(**options).eval()
     assert model.ema_generator is not None
     torch.nn.init.normal_(model.ema_generator.module.dec["7"].conv.bias)  # type: ignore[union-attr]
     export_pix2pix(model, tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["latest_net_G.pth"]
-    again = GGB(**options | {"levels": [], "ema_decay": None})
+    again = make(**options | {"levels": [], "decay": None})
     again.restore(tmp_path / "out" / "latest_net_G.pth")
     x, joints = torch.randn(1, 3, 256, 256), torch.full((1, 18, 2), 100)
     assert torch.equal(again.draw(x, joints), model.draw(x, joints))
@@ -173,6 +172,6 @@ def test_a_file_of_that_suffix_or_a_folder(tmp_path: Path) -> None:
 def test_sizes_at_256_px() -> None:
     """The names that are left are all but the heads' 12,105 parameters: test_ggb_networks.py counts them."""
     with torch.device("meta"):
-        model = GGB(image_size=256, loss=LOSS)
+        model = make(image_size=256, ngf=64, ndf=64)
     kept = [p for name, p in model.generator.named_parameters() if not name.startswith("to_rgb.")]
     assert sum(p.numel() for p in kept) == 41_847_427

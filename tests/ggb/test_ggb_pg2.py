@@ -162,8 +162,8 @@ def test_resumed_between_the_stages_is_as_if_never_stopped(tmp_path: Path) -> No
         {"pose_map": "stickman"},
         {"g_adversarial": "drawn"},
         {"lr_decay": "linear"},
-        {"accumulate": 2, "clip_g": 0.1, "clip_d": 0.1},
-        {"ema_decay": 0.9, "grad_norm_every": 1},
+        {"accumulate": 2, "clip.g": 0.1, "clip.d": 0.1},
+        {"decay": 0.9, "grad_norm_every": 1},
     ],
 )
 def test_every_switch_trains(options: dict, tmp_path: Path) -> None:
@@ -183,5 +183,13 @@ def test_shapes_for_describe() -> None:
 
 def test_a_choice_that_does_not_exist_is_refused() -> None:
     for name in ("pose_map", "lr_decay", "g_adversarial"):
-        with pytest.raises(UserError, match=f"model.{name}=wgan is not known: choose one of "):
+        with pytest.raises(UserError, match=f"model.{name}=wgan is not known: "):
             make_pg2(**{name: "wgan"})
+    for name, value in {
+        "stage1_steps": -1,
+        "generator.width": 0,
+        "generator.code_dim": 0,
+        "discriminator.ndf": 0,
+    }.items():
+        with pytest.raises(UserError, match=f"model.{name}={value} cannot be: "):
+            make_pg2(**{name: value})

@@ -152,7 +152,7 @@ def test_tensorflow_draws_the_same(dump: Any, inputs: Any, ema: float | None) ->
     path, variables, images = dump
     names = [name for name in variables if name.startswith("Pose_AE") and name.endswith("weights")]
     assert len(names) == 20  # 8 up, 8 down, first and last convolution, two linear layers; 38 at 256 px
-    model = ours(tf_padding=True, ema_decay=ema)
+    model = ours(tf_padding=True, decay=ema)
     model.restore(path)
     for mine, theirs in zip(drawn(model, inputs), images, strict=True):
         assert theirs.std() > 0.1

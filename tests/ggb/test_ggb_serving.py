@@ -58,7 +58,7 @@ def trained(model: PoseGAN, data: ImageData, path: Path) -> pl.Trainer:
 @pytest.mark.usefixtures("float64")
 def test_the_averaged_g_has_statistics_of_its_own(people: ImageData, tmp_path: Path) -> None:
     """Of the first training pairs, measured after each epoch: the BN of e2 sees what e1 and e2 of the average make."""
-    data, model = people, make(ema_decay=0.5, ema_statistics=2)
+    data, model = people, make(decay=0.5, statistics=2)
     trained(model, data, tmp_path)
     first = next(iter(data.pose_pair_loader("train", 8, data.pose_pairs("train")[:8])))
     b = data.move(first, "cpu")
@@ -73,7 +73,7 @@ def test_the_averaged_g_has_statistics_of_its_own(people: ImageData, tmp_path: P
 
 @pytest.mark.usefixtures("float64")
 def test_an_epoch_ends_with_a_look_at_pairs_that_it_did_not_show(people: ImageData, tmp_path: Path) -> None:
-    model = make(ema_decay=0.5, ema_statistics=2)
+    model = make(decay=0.5, statistics=2)
     told = trained(model, people, tmp_path).logged_metrics
     drawn, target = [], []
     for loaded in people.pose_pair_loader("val", 4):
@@ -99,7 +99,7 @@ def test_pg2_is_clipped_for_showing() -> None:
 
 
 def test_the_average_is_served() -> None:
-    model = make(ema_decay=0.9)
+    model = make(decay=0.9)
     torch.nn.init.zeros_(model.ema_generator.module.dec["7"].conv.weight)
     assert not model.sample(batch()).any()
 
@@ -127,13 +127,13 @@ def test_in_words() -> None:
 @pytest.mark.parametrize("build", [make, make_pg2])
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_an_exported_file_draws_the_same(build: Any, ema: float | None, tmp_path: Path) -> None:
-    model = build(ema_decay=ema)
+    model = build(decay=ema)
     fit(model, tmp_path, steps=2)
     torch.save(model.export(), tmp_path / "people.pt")
     content = torch.load(tmp_path / "people.pt", weights_only=True)
     assert content["data"] == "noise"
     assert not any(key.startswith("to_rgb") for key in content["G"])
-    again, b = build(ema_decay=ema), batch()
+    again, b = build(decay=ema), batch()
     untrained = again.sample(b)
     again.restore(tmp_path / "people.pt")
     for one, two in zip(model.drawn(b["image"], b["joints"]), again.drawn(b["image"], b["joints"]), strict=True):
@@ -154,7 +154,7 @@ def test_a_checkpoint_restores_all(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save(make().export(), tmp_path / "ggb.pt")
-    with pytest.raises(UserError, match=r"add model\.ngf=4 to the command"):
+    with pytest.raises(UserError, match=r"add model\.generator\.ngf=4 to the command"):
         make(ngf=8).restore(tmp_path / "ggb.pt")
     with pytest.raises(UserError, match=r"add model\.levels=\[4,5,6\] to the command"):
         make(levels=[6]).restore(tmp_path / "ggb.pt")
@@ -185,7 +185,7 @@ def synced(net: nn.Module) -> list[bool]:
 
 
 def test_only_the_generator_is_synchronised() -> None:
-    model, plain, b = make(ema_decay=0.5), make(ema_decay=0.5), batch()
+    model, plain, b = make(decay=0.5), make(decay=0.5), batch()
     before, names = [id(p) for p in model.parameters()], list(model.state_dict())
     buffers = {name: id(value) for name, value in model.named_buffers()}
     set_up(model)

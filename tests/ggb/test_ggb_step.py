@@ -408,11 +408,11 @@ def test_all_orders_log_the_same_terms(tmp_path: Path) -> None:
         {"g_update": "stale"},
         {"g_update": "joint"},
         {"g_update": "joint", "accumulate": 2},
-        {"g_update": "stale", "clip_g": 0.1, "clip_d": 0.1, "ema_decay": 0.9},
-        {"clip_g": 0.1, "ema_decay": 0.9},
-        {"norm": "instance", "d_norm": "none"},
+        {"g_update": "stale", "clip.g": 0.1, "clip.d": 0.1, "decay": 0.9},
+        {"clip.g": 0.1, "decay": 0.9},
+        {"norm": "instance", "discriminator.norm": "none"},
         {"dropout": 0.5},
-        {"d_cond": "xc", "d_head": "linear"},
+        {"d_cond": "xc", "discriminator.head": "linear"},
         {"e_trainable": False},
         {"downsize": "bilinear_aa"},
         {"adversarial": "lsgan"},
@@ -471,10 +471,25 @@ def test_bfloat16_agrees_with_float32() -> None:
     torch.testing.assert_close(found[True], found[False], rtol=0.05, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["norm", "d_norm", "d_cond", "d_head", "downsize", "g_update", "lr_decay", "pose_map"])
+CHOSEN = ("generator.norm", "discriminator.norm", "discriminator.head", "d_cond", "downsize", "g_update", "pose_map")
+
+
+@pytest.mark.parametrize("name", [*CHOSEN, "lr_decay", "adversarial"])
 def test_a_choice_that_does_not_exist_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"model.{name}=wgan is not known: choose one of "):
+    with pytest.raises(UserError, match=f"model.{name}=wgan is not known: "):
         make(**{name: "wgan"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("generator.ngf", 0), ("generator.dropout", 1.0), ("discriminator.ndf", 0.5), ("pose_radius", 0.0)),
+        *(("pose_sigma", -1.0), ("average.statistics", 0), ("average.decay", 1.0), ("optimizer.betas", [0.5])),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"^model\.{name}=.* cannot be: "):
+        make(**{name: value})
 
 
 def test_two_updates_do_not_accumulate() -> None:

@@ -12,6 +12,7 @@ from common.data.records import Sample
 from ggb.model import GGB
 from ggb.pg2 import PG2
 from ggb.serving import PoseGAN
+from tests.worlds.settings import settings
 
 S = 64
 LOSS: dict[str, dict[str, float | None]] = {
@@ -31,13 +32,14 @@ def make(**options: Any) -> GGB:
     """GGB with a sixteenth of its widths; levels 4, 5 and 6 are 8, 16 and 32 px."""
     torch.manual_seed(0)
     small: dict[str, Any] = {"image_size": S, "loss": LOSS, "ngf": 4, "ndf": 4, "lr": 1e-3, "grad_norm_every": 0}
-    small |= {"pose_radius": 2.0, "ema_statistics": None}  # which come from pairs of a data set
-    return GGB(**small | options)
+    small |= {"pose_radius": 2.0, "statistics": None}  # which come from pairs of a data set
+    return GGB(**settings("ggb", **small | options))
 
 
 def make_pg2(**options: Any) -> PG2:
     torch.manual_seed(0)
-    return PG2(**{"image_size": S, "loss": PG2_LOSS, "width": 4, "ndf": 4, "code_dim": 4, "stage1_steps": 1} | options)
+    small: dict[str, Any] = {"image_size": S, "loss": PG2_LOSS, "width": 4, "ndf": 4, "code_dim": 4, "stage1_steps": 1}
+    return PG2(**settings("pg2", **small | options))
 
 
 def batch(count: int = 4, seed: int = 1) -> Sample:
