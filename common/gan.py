@@ -16,6 +16,7 @@ from common.blocks import frozen_prefixes, upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges
 from common.losses import require_terms, weighted
+from common.pictures import Request, Sheet
 from common.weights import check_fit, check_parts, is_state
 
 
@@ -184,7 +185,14 @@ class GANModule(Checkpointed):
         return self.generator if self.ema_generator is None else self.ema_generator.module
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
-        """Images in [-1, 1] for a batch. Evaluation, figures, demo and export all come through here."""
+        """Images in [-1, 1] for a batch. Evaluation comes through here."""
+        raise NotImplementedError
+
+    def respond(self, data: Any, request: Request) -> Sheet:
+        """What the model makes of a user's images and texts: task=sample, figures, a demo and a study come here.
+
+        `generated` of the sheet names the columns that it made; facts["rows"] say what each row is of.
+        """
         raise NotImplementedError
 
     def spoken(self, batch: Sample, records: Records) -> list[str]:

@@ -1,12 +1,18 @@
-"""Pictures: sheets of images with their sentences, what task=sample and task=figure share, the picture of progress."""
+"""Pictures: what is asked for (Request), photos in, sheets of images with their words out; the picture of progress.
+
+B images, S side. Pixels are floats in [-1, 1]. A figure is a function of (model, data, request) that gives a Sheet; a
+model's `respond` is one too, that of task=sample.
+"""
 
 import difflib
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,60 +21,223 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from common.config import as_list
 from common.data.geometry import UNREADABLE, open_image
 from common.data.records import Records, Sample
 from common.errors import UserError
 
 Config = dict[str, Any]
-Columns = dict[str, Tensor]
-GAP = 4
+Columns = Mapping[str, Tensor | Sequence[Tensor]]  # heading -> R images of 3,H,W
+GAP, LINE = 4, 15  # pixels
+MOST = 256  # pixels that an image is shown at
+FRAME_MS = 120  # of an animation
+FIGURE_LIST = ("module", "figures", "discriminators")  # of `pictures`: which figures there are
 LONGEST = 160  # letters of a condition above the pictures of progress
 INK = (40, 40, 90)
 FONT = ImageFont.load_default(12)
 
 
+# ---- what is asked for
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user wants to see, checked once. A paper says what its images and texts may name.
+
+    n: pictures of each condition, or of images where none are named. steps: of an interpolation, both ends included.
+    every: each image with each text (task=sample); else one for all or as many of both. settings: of the paper, from
+    `pictures` of conf/model.
+    """
+
+    images: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    n: int = 1
+    steps: int = 2
+    seed: int = 0
+    every: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cfg: Config) -> "Request":
+        """What task=sample or task=figure was asked for. UserError for a value that cannot be."""
+        if not cfg.get("pictures"):
+            raise UserError(f"model={cfg['chosen']['model']} makes no pictures: choose a model that draws.")
+        one = cfg["task"] == "sample"
+        return cls(
+            images=[str(v) for v in as_list(cfg["image" if one else "images"])],
+            texts=[str(v) for v in as_list(cfg["text" if one else "texts"])],
+            n=number(cfg, "n", 1),
+            steps=2 if one else number(cfg, "steps", 2),
+            seed=cfg["seed"],
+            every=one,
+            settings={key: value for key, value in cfg["pictures"].items() if key not in FIGURE_LIST},
+        )
+
+    def said(self, cfg: Config) -> Config:
+        """What the JSON beside a picture says of its command."""
+        told = {key: cfg[key] for key in ("task", "figure", "checkpoint", "seed", "n", "steps") if key in cfg}
+        return told | dict(self.settings)
+
+    def pairs(self) -> tuple[list[int], list[int]]:
+        """For each row, which of `images` and which of `texts` it is of; 0 where none are named."""
+        images, texts = range(max(len(self.images), 1)), range(max(len(self.texts), 1))
+        if self.every:
+            both = list(product(images, texts))
+            return [i for i, _ in both], [t for _, t in both]
+        most = max(len(images), len(texts))
+        if {len(images), len(texts)} - {1, most}:
+            raise UserError(
+                f"there are {len(images)} images and {len(texts)} texts: give one of either, or as many of both."
+            )
+        return [i % len(images) for i in range(most)], [t % len(texts) for t in range(most)]
+
+
+def number(cfg: Config, name: str, least: int) -> int:
+    """cfg[name] where it is a whole number from `least` on."""
+    if not isinstance(cfg[name], int) or cfg[name] < least:
+        raise UserError(f"{name}={cfg[name]} is not a whole number from {least} on: set {name}={max(least, 4)}, say.")
+    return cfg[name]
+
+
+# ---- photos in
+
+
+class Images(NamedTuple):
+    """Images by name: of the data set, each with its row in Records, or files, whose row is None."""
+
+    names: list[str]
+    rows: list[int | None]
+
+    @property
+    def known(self) -> bool:
+        """Whether all are of the data set."""
+        return None not in self.rows
+
+
+def find_images(asked: Sequence[str], data: Any) -> Images:
+    """Files by path, and test images by key or by the name behind its slash. UserError for what is neither.
+
+    The data set is read only where a name is no file's.
+    """
+    found = [(name, None if Path(name).expanduser().is_file() else test_row(name, data)) for name in asked]
+    names = [name if row is None else data.records.keys[row] for name, row in found]
+    return Images(names, [row for _, row in found])
+
+
+def test_row(name: str, data: Any) -> int:
+    """The row of a test image in Records. UserError, with the nearest key, where there is none."""
+    try:
+        records = data.records
+    except UserError as error:
+        raise UserError(f"{name} is no file, and no test image can be looked for: {error}") from None
+    known = {records.keys[row]: int(row) for row in records.rows("test")}
+    short = {key.rpartition("/")[2]: row for key, row in known.items()}
+    row = known.get(name, short.get(name))
+    if row is None and name not in records.keys:
+        nearest = difflib.get_close_matches(name, [*known, *short], n=1, cutoff=0)
+        raise UserError(f"{name} is neither a file nor a test image: the nearest of these is {' '.join(nearest)}.")
+    if row is None or row not in data.rows("test"):
+        raise UserError(f"{name} is not among the test images that can be read: give the key of one that is.")
+    return row
+
+
+def first_images(data: Any, count: int) -> Images:
+    """`count` test images: the first of each class, then the second of each, and so on."""
+    rows, seen = data.rows("test"), Counter[int]()
+    turn = []
+    for label in data.records.labels[rows].tolist():
+        turn.append(seen[label])
+        seen[label] += 1
+    chosen = rows[np.argsort(turn, kind="stable")][:count].tolist()
+    return Images([data.records.keys[row] for row in chosen], chosen)
+
+
+def read_photo(name: str, data: Any) -> Tensor:
+    """A photo's file of any size, cut as test images are: 3,S,S. UserError for one that cannot be read."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no photo at {path}: correct the path.")
+    try:
+        with open_image(path) as photo:
+            return data.crop_photo(photo)[0]
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as a photo ({error}): give a whole JPEG or PNG.") from None
+
+
+def pixels(images: Images, data: Any, what: str = "image", read: Callable[[str, Any], Tensor] = read_photo) -> Tensor:
+    """The images from wherever they are: photos B,3,S,S, or with what=mask B,1,S,S in {0, 1}. read: of a file."""
+    rows = np.array([row for row in images.rows if row is not None], np.int64)
+    loaded: list[Tensor] = []
+    if len(rows):
+        batch = next(iter(data.eval_loader(rows=rows, batch_size=len(rows), reads=(what,))))
+        loaded = list(data.move(batch, "cpu")[what])
+        if len(loaded) < len(rows):
+            raise UserError(f"an image of {', '.join(images.names)} cannot be read: name others.")
+    found = iter(loaded)
+    return torch.stack([read(name, data) if row is None else next(found) for name, row in zip(*images, strict=True)])
+
+
+# ---- pictures out
+
+
+@dataclass
+class Sheet:
+    """R rows of images in columns with a heading each, a line above each row, words below each image."""
+
+    columns: Columns
+    above: Sequence[str] = ()  # R, or none
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what the JSON says besides
+    below: Sequence[Sequence[str]] = ()  # for each row, of each column
+    generated: Sequence[str] = ()  # the columns that a model's `respond` made; the rest is what it was given
+    moving: Sequence[str] = ()  # the columns that an animation shows one after another, beside the rest
+
+    def render(self, side: int | None = None) -> Image.Image:
+        """The sheet as a picture.
+
+        side: pixels that each image is shown at (nearest when enlarged); None = its own size within 128 to MOST.
+        """
+        size = max(column[0].shape[-1] for column in self.columns.values())
+        return self.band(list(self.columns), side or min(max(size, 128), MOST))
+
+    def band(self, headings: Sequence[str], side: int) -> Image.Image:
+        """These columns beside one another."""
+        rows = range(len(self.columns[headings[0]]))
+        places = [list(self.columns).index(heading) for heading in headings]
+        width = len(headings) * (side + GAP) + GAP
+        heads = [[heading] for heading in headings]
+        above = [wrapped(line, width) or [""] for line in self.above] or [[] for _ in rows]
+        below = [[wrapped(row[k], side) for k in places] for row in self.below] or [[] for _ in rows]
+        tall = [len(above[r]) * LINE + side + 3 * GAP + LINE * max(map(len, below[r]), default=0) for r in rows]
+        top = 5 + LINE * max(map(len, heads))
+        canvas = Image.new("RGB", (width, top + sum(tall)), "white")
+        pen = ImageDraw.Draw(canvas)
+
+        def say(lines: Sequence[str], left: int, at: int, fill: Any = INK) -> None:
+            for number, line in enumerate(lines):
+                pen.text((left, at + number * LINE), line, fill=fill, font=FONT)
+
+        lefts = [GAP + k * (side + GAP) for k in range(len(headings))]
+        for left, head in zip(lefts, heads, strict=True):
+            say(head, left, 3, "black")
+        for row in rows:
+            say(above[row], GAP, top)
+            first = top + len(above[row]) * LINE + GAP
+            for k, (left, heading) in enumerate(zip(lefts, headings, strict=True)):
+                picture = to_picture(self.columns[heading][row])
+                how = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.BILINEAR
+                canvas.paste(picture.resize((side, side), how), (left, first))
+                say(below[row][k] if below[row] else (), left, first + side)
+            top += tall[row]
+        return canvas
+
+
+Figure = Callable[[Any, Any, Request], Sheet]  # of a model, its data and what is asked for
+
+
 def to_picture(image: Tensor) -> Image.Image:
     """3,H,W float in [-1, 1] -> an RGB picture, rounded and clipped."""
-    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-
-def sheet(
-    columns: Mapping[str, Tensor | Sequence[Tensor]],
-    sentences: Sequence[str] = (),
-    below: Sequence[Sequence[str]] = (),
-    side: int = 128,
-) -> Image.Image:
-    """Images in columns with a heading each, a sentence above each row and, where given, words below each image.
-
-    columns: heading -> R images of 3,H,W in [-1, 1]; each is shown at `side` pixels (nearest when enlarged). below: for
-    each of the R rows, what is said of each column's image.
-    """
-    headings = list(columns)
-    rows = len(columns[headings[0]])
-    width = len(headings) * (side + GAP) + GAP
-    texts = [wrapped(s, width) or [""] for s in sentences] or [[] for _ in range(rows)]
-    under = [[wrapped(words, side) for words in row] for row in below] or [[] for _ in range(rows)]
-    depth = [15 * max(map(len, row), default=0) for row in under]
-    heights = [len(lines) * 15 + side + 3 * GAP + room for lines, room in zip(texts, depth, strict=True)]
-    canvas = Image.new("RGB", (width, 20 + sum(heights)), "white")
-    pen = ImageDraw.Draw(canvas)
-    for column, heading in enumerate(headings):
-        pen.text((GAP + column * (side + GAP), 3), heading, fill="black", font=FONT)
-    top = 20
-    for row in range(rows):
-        for number, line in enumerate(texts[row]):
-            pen.text((GAP, top + number * 15), line, fill=INK, font=FONT)
-        first = top + len(texts[row]) * 15 + GAP
-        for column, heading in enumerate(headings):
-            left = GAP + column * (side + GAP)
-            picture = to_picture(columns[heading][row])
-            how = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.BILINEAR
-            canvas.paste(picture.resize((side, side), how), (left, first))
-            for number, line in enumerate(under[row][column] if under[row] else []):
-                pen.text((left, first + side + number * 15), line, fill=INK, font=FONT)
-        top += heights[row]
-    return canvas
+    levels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
 def wrapped(words: str, width: int) -> list[str]:
@@ -85,56 +254,9 @@ def save(picture: Image.Image, path: Path, facts: Mapping[str, Any]) -> Path:
     return path
 
 
-# ---- what task=sample and task=figure are asked for
-
-
-def listed(value: Any) -> list[str]:
-    """One value, a list of them or null, as a list of words."""
-    return [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
-
-
-def number(cfg: Config, name: str, least: int) -> int:
-    """cfg[name] where it is a whole number from `least` on."""
-    if not isinstance(cfg[name], int) or cfg[name] < least:
-        raise UserError(f"{name}={cfg[name]} is not a whole number from {least} on: set {name}={max(least, 4)}, say.")
-    return cfg[name]
-
-
-def one_of(cfg: Config, name: str, known: Sequence[str]) -> str:
-    """cfg[name] where it is one of the known; else the UserError names the nearest."""
-    if cfg[name] not in known:
-        nearest = difflib.get_close_matches(str(cfg[name]), known, n=1, cutoff=0)[0]
-        raise UserError(f"{name}={cfg[name]} is not known: did you mean {nearest}? There are {', '.join(known)}.")
-    return cfg[name]
-
-
-def read_photos(paths: Sequence[str], data: Any) -> Tensor:
-    """Photos of any size, cut as test images are: B,3,S,S in [-1, 1]. UserError for one that cannot be read."""
-    photos = []
-    for path in (Path(path).expanduser() for path in paths):
-        if not path.is_file():
-            raise UserError(f"there is no photo at {path}: correct the path.")
-        try:
-            with open_image(path) as photo:
-                photos.append(data.crop_photo(photo))
-        except UNREADABLE as error:
-            raise UserError(f"{path} cannot be read as a photo ({error}): give a whole JPEG or PNG.") from None
-    return torch.cat(photos)
-
-
-def first_of_classes(data: Any, count: int) -> np.ndarray:
-    """`count` rows of the test split: the first image of each class, then the second of each, and so on."""
-    rows, seen = data.rows("test"), Counter[int]()
-    turn = []
-    for label in data.records.labels[rows].tolist():
-        turn.append(seen[label])
-        seen[label] += 1
-    return rows[np.argsort(turn, kind="stable")][:count]
-
-
-def destination(cfg: Config, folder: Path, name: str) -> Path:
+def destination(output: str | None, folder: Path, name: str) -> Path:
     """Where the picture goes; found wanting before anything is drawn."""
-    path = Path(cfg["output"]).expanduser() if cfg["output"] else folder / name
+    path = Path(output).expanduser() if output else folder / name
     if path.suffix.lower() != ".png":
         raise UserError(f"output={path} is not the name of a PNG: let it end in .png.")
     try:
@@ -144,19 +266,28 @@ def destination(cfg: Config, folder: Path, name: str) -> Path:
     return path
 
 
-def write(
-    cfg: Config,
-    folder: Path,
-    path: Path,
-    columns: Mapping[str, Tensor | Sequence[Tensor]],
-    above: Sequence[str],
-    facts: Config,
-    below: Sequence[Sequence[str]] = (),
-) -> Path:
-    """The sheet, its images at their own size within 128 to 256 pixels, and the JSON that says how it was made."""
-    told = {"task": cfg["task"], "checkpoint": str(cfg["checkpoint"]), "seed": cfg["seed"], "columns": list(columns)}
-    size = max(column[0].shape[-1] for column in columns.values())
-    return save(sheet(columns, above, below, side=min(max(size, 128), 256)), path, told | facts)
+def write(sheet: Sheet, path: Path, facts: Mapping[str, Any]) -> None:
+    """The sheet, each generated image alone beside it, the animation, and the JSON that says how all were made."""
+    told = {**facts, "columns": list(sheet.columns), "rows": list(sheet.above), **sheet.facts}
+    if sheet.generated:
+        told["rows"] = [
+            dict(row, files=[alone(sheet.columns[heading][r], path, r, k) for k, heading in enumerate(sheet.generated)])
+            for r, row in enumerate(told["rows"])
+        ]
+    if sheet.moving:
+        still = {heading: images for heading, images in sheet.columns.items() if heading not in sheet.moving}
+        sheets = [Sheet(still | {heading: sheet.columns[heading]}) for heading in sheet.moving]
+        first, *rest = [each.render().convert("P", palette=Image.Palette.ADAPTIVE) for each in sheets]
+        told["animation"] = path.with_suffix(".gif").name
+        first.save(path.with_suffix(".gif"), save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
+    save(sheet.render(), path, told)
+
+
+def alone(image: Tensor, path: Path, row: int, k: int) -> str:
+    """The k-th generated image of a row as a PNG beside the sheet; its name."""
+    file = path.with_name(f"{path.stem}-{row + 1}-{k + 1}.png")
+    to_picture(image).save(file)
+    return file.name
 
 
 # ---- the picture of progress
@@ -214,7 +345,7 @@ class FixedGrid(Callback):
         with torch.no_grad():
             columns = model.grid(self.batch)  # type: ignore[operator]
         facts = {"epoch": epoch, "images": self.keys, "sentences": self.sentences, "columns": list(columns)}
-        path = save(sheet(columns, self.sentences), self.folder / f"e{epoch:04d}.png", facts)
+        path = save(Sheet(columns, self.sentences).render(), self.folder / f"e{epoch:04d}.png", facts)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples", [str(path)], step=trainer.global_step)

@@ -26,7 +26,7 @@ from common.data.records import Records
 from common.errors import UserError, choose
 from common.files import read_cached, write_whole
 from common.metrics.functions import from_uint8
-from common.pictures import save, sheet
+from common.pictures import Sheet, save
 from common.tasks.job import Job
 from finegan.denoise import Cleaned, fit
 
@@ -319,9 +319,9 @@ def contact_sheets(
     facts: Config = {"attributes": list(shown), "seed": seed, "labels": path.name}
     facts["images"] = [[data.records.keys[row] for row, _ in each] for each in tiles]
     return [
-        save(sheet(drawn(False), list(shown)), path.with_name(f"{path.stem}_fig4.png"), facts),
+        save(Sheet(drawn(False), list(shown)).render(), path.with_name(f"{path.stem}_fig4.png"), facts),
         save(
-            sheet(drawn(True), above, below),
+            Sheet(drawn(True), above, below=below).render(),
             path.with_name(f"{path.stem}_fig9.png"),
             facts | {"removed": [[bool(cleaned.removed[at]) for at in each] for each in tiles]},
         ),

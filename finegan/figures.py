@@ -1,54 +1,279 @@
-"""What FineGAN draws: a user's own attributes and mask (task=sample), the paper's figures (task=figure)."""
+"""The figures of FineGAN and of AttnGAN, each a function (model, data, request) -> Sheet.
 
-from collections.abc import Callable
-from itertools import product
-from pathlib import Path
+B conditions, L tokens of the longest, S side. The k-th draw of a command has one noise for all rows of its sheet, so
+that what differs between them is what the figure is about; the same command makes the same picture.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from common.data.module import ImageData
 from common.errors import UserError
-from common.files import short_hash
-from common.pictures import Config, destination, listed, number, one_of, to_picture, write
-from finegan import drawings
-from finegan.drawings import Sheet, images_of, told, values, with_masks
+from common.pictures import Request, Sheet, find_images, first_images, pixels
+from common.weights import read_weights
+from finegan.conditions import Codes, groups, parse_attributes, parse_sentence, readable
+from finegan.discriminators import quadrants
+from finegan.figure_inputs import (
+    Condition,
+    asked_condition,
+    attended,
+    known_images,
+    mask_values,
+    masks_and_conditions,
+    masks_of,
+    own_condition,
+    own_conditions,
+    require_masks,
+    scene,
+    seeded_masks,
+    short,
+    shown,
+    summary,
+)
+from finegan.latent_edits import between, mask_between, replaced, spotlight, strongest, take
+from finegan.losses import region_attention
 from finegan.model import FineGAN
-from finegan.scenes import scene
 
-NAMES = "grid attention diversity inputs attributes triplets swap mask_swap mask_interp interp stages".split()
-FIGURES: dict[str, Callable[[Config, FineGAN, ImageData], Sheet]] = {name: getattr(drawings, name) for name in NAMES}
-
-
-def figure(cfg: Config, model: FineGAN, data: ImageData, folder: Path) -> Path:
-    """The figure that cfg["figure"] names, of the user's images and texts or of test images."""
-    name = one_of(cfg, "figure", tuple(FIGURES))
-    path = destination(cfg, folder, f"{name}.png")
-    sheet = FIGURES[name](cfg, model, data)
-    facts = {"figure": name, "n": cfg["n"], "steps": cfg["steps"], "rows": sheet.above} | sheet.facts
-    return write(cfg, folder, path, sheet.columns, sheet.above, facts, sheet.below)
+COLOURS = ["wing color: red", "wing color: blue", "wing color: yellow", "wing color: white"]  # where none are given
+TOP = 5  # tokens of figure=attention
 
 
-def sample(cfg: Config, model: FineGAN, data: ImageData, folder: Path) -> Path:
-    """n drawings of each condition in each mask: a sheet, and beside it each drawing as a PNG.
+def grid(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Test images, their masks and two pictures of each."""
+    sheet = responded(model, data, replace(request, n=2), request.n)
+    images = find_images(sheet.facts["images"], data)
+    photos = {"photo": pixels(images, data)} if images.names and images.known else {}
+    return replace(sheet, columns={**photos, **sheet.columns})
 
-    `text`: names of attributes (with commas between, or a list), or one sentence or more; null = those of the test
-    image. `image`: test images, whose masks are used, or mask PNGs; null = a mask drawn with the seed.
+
+def diversity(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Fig. 5: one condition, n draws of noise."""
+    return responded(model, data, request, 1)
+
+
+def responded(model: FineGAN, data: ImageData, request: Request, count: int) -> Sheet:
+    """The model's response, to `count` test images where nothing is named."""
+    if not request.images and not request.texts:
+        request = replace(request, images=first_images(data, count).names)
+    sheet = model.respond(data, request)
+    images, masks, conditions = ([row[key] for row in sheet.facts["rows"]] for key in ("image", "mask", "condition"))
+    told = {"images": [name for name in images if name], "masks": masks if any(masks) else None}
+    return Sheet(sheet.columns, sheet.above, {**told, "conditions": conditions})
+
+
+def stages(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """The three stages' pictures of one draw, all shown at one size."""
+    s = scene(model, data, request, request.n)
+    drawn = model.generate(model.encode(s.conditions), mask_values(s.masks), 1, request.seed)
+    columns = {f"stage {k}: {x.shape[-1]} px": x for k, x in enumerate(drawn.images, 1)}
+    return Sheet(s.mask_column | columns, s.lines, s.facts)
+
+
+def attributes(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Fig. 10: a row for each text, a single attribute by default; a column for each noise and its mask."""
+    texts, count = request.texts or default_texts(model, data), request.n
+    conditions, asked = [asked_condition(text, model) for text in texts], request.images
+    masks = masks_of(find_images(asked, data), model, data) if asked else seeded_masks(model, data, request.seed, count)
+    codes, rows = model.encode(conditions), []
+    for k in range(1, count + 1):
+        mask = None if masks is None else masks.values[[(k - 1) % len(masks.names)]]
+        column = model.generate(codes, None if mask is None else mask.expand(len(texts), -1, -1, -1), k, request.seed)
+        rows.append(column.images[-1] if mask is None else torch.cat([shown(mask), column.images[-1]]))
+    above = [*([] if masks is None else ["the masks"]), *map(summary, conditions)]
+    facts = {"conditions": conditions, "masks": masks.names if masks else None}
+    return Sheet({f"draw {k}": column for k, column in enumerate(rows, 1)}, above, facts)
+
+
+def default_texts(model: FineGAN, data: ImageData) -> list[str]:
+    """Colours of the wing, or the first sentences of four test images."""
+    if model.inputs != "text":
+        return COLOURS
+    images = first_images(data, 4)
+    return [str(own_condition(row, model, data)) for row in images.rows if row is not None]
+
+
+def swap(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """One group of an image's attributes replaced by each text; the rest, noise and mask stay."""
+    if model.inputs == "text":
+        raise UserError("figure=swap replaces attributes and this model reads sentences: choose figure=interp.")
+    images = known_images(data, request)
+    changes = [asked_condition(text, model) for text in request.texts or COLOURS]
+    own = own_conditions(images, model, data)
+    assert model.encoders is not None
+    names = model.encoders.names
+    masks = masks_of(images, model, data)
+    lists = [own]
+    for change in changes:
+        new = parse_attributes(change, names)
+        lists.append([[names[i - 1] for i in replaced(parse_attributes(c, names), new, groups(names))] for c in own])
+    columns = {"photo": pixels(images, data)} | ({} if masks is None else {"mask": shown(masks.values)})
+    labels = [*([""] * len(columns)), "as listed", *map(summary, changes)]
+    for k, conditions in enumerate(lists):
+        drawn = model.generate(model.encode(conditions), mask_values(masks), 1, request.seed)
+        columns[f"swap {k}" if k else "own"] = drawn.images[-1]
+    above = [f"{short(name)}: {summary(c)}" for name, c in zip(images.names, own, strict=True)]
+    facts = {"images": images.names, "masks": masks.names if masks else None, "conditions": lists, "changes": changes}
+    return Sheet(columns, above, facts, below=[labels] * len(own))
+
+
+def mask_swap(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Every condition in every mask, with one noise: a row for each condition, a column for each mask."""
+    masks, conditions = masks_and_conditions(model, data, request, request.n)
+    count = len(conditions)
+    codes = model.encode(conditions)
+    columns = {}
+    for k, mask in enumerate(masks.values, 1):
+        drawn = model.generate(codes, mask.expand(count, -1, -1, -1), 1, request.seed)
+        columns[f"mask {k}"] = torch.cat([shown(mask[None]), drawn.images[-1]])
+    facts = {"masks": masks.names, "conditions": conditions}
+    return Sheet(columns, ["the masks", *map(summary, conditions)], facts)
+
+
+def mask_interp(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """From one mask to another by their signed distances; a row for each condition, one noise."""
+    masks, conditions = masks_and_conditions(model, data, request, 2)
+    if len(masks.names) != 2:
+        raise UserError(
+            f"figure=mask_interp goes from one mask to another, and {len(masks.names)} are given: give two."
+        )
+    conditions = conditions if request.texts else conditions[:1]
+    codes, columns = model.encode(conditions), {}
+    a, b = masks.values[:, 0]
+    for alpha in torch.linspace(0, 1, request.steps).tolist():
+        mask = mask_between(a, b, alpha)[None, None]
+        drawn = model.generate(codes, mask.expand(len(conditions), -1, -1, -1), 1, request.seed)
+        columns[f"alpha {alpha:.3f}"] = torch.cat([shown(mask), drawn.images[-1]])
+    return Sheet(columns, ["the masks", *map(summary, conditions)], {"masks": masks.names, "conditions": conditions})
+
+
+def interp(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """From one sentence code to another in `steps`, with one noise and mask: once with the words of each end."""
+    s = scene(model, data, request, 2)
+    if len(s.conditions) != 2:
+        raise UserError(
+            f"figure=interp goes between two conditions, and {len(s.conditions)} are given: give two texts."
+        )
+    codes = model.encode(s.conditions)
+    a, b = take(codes, [0]), take(codes, [1])
+    mask = s.masks.values[:1] if s.masks else None
+    columns = {}
+    for alpha in torch.linspace(0, 1, request.steps).tolist():
+        ends = between(a, b, alpha), between(b, a, 1 - alpha)
+        columns[f"alpha {alpha:.3f}"] = torch.cat([model.generate(c, mask, 1, request.seed).images[-1] for c in ends])
+    above = [f"A to B, words of {end}: {summary(c)}" for end, c in zip("AB", s.conditions, strict=True)]
+    facts = s.facts | ({"masks": s.masks.names[:1]} if s.masks else {})
+    return Sheet(columns, above, facts)
+
+
+def attention(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Fig. 3: where stages 2 and 3 attend to the tokens, and DAMSM's regions of them in the picture and in the photo.
+
+    The five tokens that stage 3 attends to most, each map stretched over its own range; below it its largest value.
     """
-    asked, texts, count = listed(cfg["image"]), listed(cfg["text"]), number(cfg, "n", 1)
-    if not asked and not texts:
-        raise UserError("task=sample draws what you name: give text='wing color: red, belly color: white', say.")
-    if asked and texts and not model.masked:
-        raise UserError(f"this model takes no mask and image={asked[0]} would change nothing: leave it out.")
-    texts = texts if model.inputs == "text" or not texts else [", ".join(texts)]
-    name = f"{Path((asked or ['drawn'])[0]).stem}-{short_hash([asked, texts, count, cfg['seed']])}.png"
-    path = destination(cfg, folder, name)
-    if asked and texts:
-        asked, texts = (list(column) for column in zip(*product(asked, texts), strict=True))
-    s = scene(cfg | {"images": asked, "texts": texts}, model, data, 1)
-    columns = images_of(model, model.encode(s.conditions), values(s.masks), count, cfg["seed"])
-    rows = []
-    for row, condition in enumerate(s.conditions):
-        files = [path.with_name(f"{path.stem}-{row + 1}-{k}.png") for k in range(1, count + 1)]
-        for column, file in zip(columns.values(), files, strict=True):
-            to_picture(column[row]).save(file)
-        mask = s.masks.names[row] if s.masks else None
-        rows.append({"mask": mask, "condition": condition, "drawings": [file.name for file in files]})
-    return write(cfg, folder, path, with_masks(columns, s.masks), told(s), {"rows": rows})
+    s, photos = attended(model, data, request)
+    codes = model.encode(s.conditions)
+    drawn = model.generate(codes, mask_values(s.masks), 1, request.seed)
+    picture = drawn.images[-1]
+    views = {
+        "stage 2": (F.interpolate(drawn.images[1], picture.shape[-2:]), drawn.attention[0]),
+        "stage 3": (picture, drawn.attention[1]),
+        "DAMSM on the picture": (picture, regions_of(model, picture, codes)),
+    }
+    if photos is not None:
+        views["DAMSM on the photo"] = (photos, regions_of(model, photos, codes))
+    tiles, above, below = [], [], []
+    for b, (name, condition) in enumerate(zip(s.names, s.conditions, strict=True)):
+        tokens = tokens_of(condition, model)
+        best = strongest(drawn.attention[1][b], len(tokens), TOP)
+        for view, (pictures, maps) in views.items():
+            lit = [spotlight(pictures[b], maps[b, token]) for token in best]
+            blank = [torch.ones_like(pictures[b])] * (TOP - len(best))
+            tiles.append([pictures[b], *lit, *blank])
+            above.append(f"{short(name)} | {view}" if name else view)
+            peaks = [f"{tokens[token]} ({maps[b, token].max():.3f})" for token in best]
+            below.append(["", *peaks, *[""] * len(blank)])
+    headings = ["picture", *(f"token {k}" for k in range(1, TOP + 1))]
+    columns = {heading: torch.stack(column) for heading, column in zip(headings, zip(*tiles, strict=True), strict=True)}
+    return Sheet(columns, above, s.facts, below)
+
+
+@torch.no_grad()
+def regions_of(model: FineGAN, pictures: Tensor, codes: Codes) -> Tensor:
+    """DAMSM's attention of each picture's own tokens over its regions: B,3,S,S -> B,L,h,w, summing to 1 over h,w."""
+    assert model.image_encoder is not None
+    regions, _ = model.image_encoder(pictures)
+    flat = regions.float().flatten(2)
+    each = [region_attention(flat[[b]], codes.words[[b]], codes.pad[[b]], model.gammas[0])[0] for b in range(len(flat))]
+    return torch.cat(each)[:, 0].unflatten(2, regions.shape[-2:])
+
+
+def tokens_of(condition: Condition, model: FineGAN) -> list[str]:
+    """What stands at each place of a condition."""
+    if not isinstance(condition, str):
+        return [readable(name) for name in condition]
+    assert model.encoders is not None
+    return [model.encoders.names[one - 1] for one in parse_sentence(condition, model.encoders.names)]
+
+
+def inputs(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Fig. 6 and 7: what the discriminators see of a photo and of a drawing, whole and under the mask, in quadrants."""
+    require_masks(model)
+    images = known_images(data, request)
+    masks, conditions = masks_of(images, model, data), own_conditions(images, model, data)
+    assert masks is not None
+    m = masks.values
+    drawn = model.generate(model.encode(conditions), m, 1, request.seed).images[-1]
+    x = torch.stack([pixels(images, data).to(drawn), drawn], 1).flatten(0, 1)  # photo, drawing, photo, ...
+    m = m.repeat_interleave(2, 0)
+    columns = {"x": x, "m": shown(m), "x * m": model.under(x, m)}
+    for name in ("x", "x * m"):
+        for corner, part in zip(("TL", "TR", "BL", "BR"), quadrants(columns[name]).chunk(4), strict=True):
+            columns[f"{name}, {corner}"] = part
+    above = [f"{short(name)}: {what}" for name in images.names for what in ("photo", "drawing")]
+    return Sheet(columns, above, {"images": images.names, "conditions": conditions})
+
+
+def triplets(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+    """Fig. 11: test images, what another model makes of its own conditions (pictures.other=FILE), and this model."""
+    images = known_images(data, request)
+    columns = {"ground truth": pixels(images, data)}
+    file = request.settings["other"]
+    facts: dict[str, Any] = {"images": images.names}
+    models, below = {"ours": model}, [[""] * len(images.names)]
+    if file:
+        other = load_other(file, model)
+        if other.inputs == "text" and not data.records.captions:
+            raise UserError(f"{file} reads captions: add data.reads=[image,mask,attributes,caption].")
+        models = {"AttnGAN" if other.inputs == "text" else "other": other} | models
+    for heading, each in models.items():
+        conditions = own_conditions(images, each, data)
+        masks = mask_values(masks_of(images, each, data))
+        drawn = each.generate(each.encode(conditions), masks, 1, request.seed)
+        columns[heading], facts[heading] = drawn.images[-1], conditions
+        below.append([summary(condition) for condition in conditions])
+    return Sheet(columns, list(map(short, images.names)), facts, below=list(zip(*below, strict=True)))
+
+
+def load_other(file: str, model: FineGAN) -> FineGAN:
+    """The model of a checkpoint or an exported file, on this model's device."""
+    content = read_weights(file)
+    if content.get("kind") == "finegan":
+        other = FineGAN.load(file)
+    elif content.get("suite", {}).get("model") == "FineGAN":
+        other = FineGAN(**content["hyper_parameters"])
+        other.restore(file)
+    else:
+        raise UserError(
+            f"pictures.other={file} is not of model=attngan or finegan: give a checkpoint or an export of theirs."
+        )
+    if other.image_size != model.image_size:
+        raise UserError(
+            f"pictures.other={file} draws {other.image_size}x{other.image_size} and this model "
+            f"{model.image_size}x{model.image_size}: give two models of one size."
+        )
+    other.cleaned = other.cleaned or model.cleaned
+    return other.to(model.device).eval()

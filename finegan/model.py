@@ -5,6 +5,7 @@ S image side; stages k = 0, 1, 2 draw S/4, S/2, S. Written x real, f generated, 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,11 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.blocks import upcast
+from common.data.module import ImageData
 from common.data.records import Sample
 from common.errors import UserError, check_ranges, choose
 from common.losses import ADVERSARIAL, Cost
+from common.pictures import Request, Sheet
 from finegan.conditions import INPUTS, Codes
 from finegan.discriminators import Discriminator
+from finegan.figure_inputs import mask_values, scene
 from finegan.losses import damsm_loss, kl, mismatch
 from finegan.networks import Generator, initialise
 from finegan.serving import Painter
@@ -289,6 +293,35 @@ class FineGAN(Painter):
         self.gradient_norms(terms, [leaves[2]], "g")
         self.pending |= {f"train/damsm_{name}": value.detach() for name, value in found.items()}
         yield terms | {"kl": kl(leaves[3], leaves[4])}
+
+    # ---- a user's own
+
+    def respond(self, data: ImageData, request: Request) -> Sheet:
+        """n pictures of each condition in each mask; the k-th pictures of all rows have one noise.
+
+        texts: names of attributes with commas between, or sentences; none = those of the test image. images: test
+        images, whose masks are used, or mask PNGs; none = masks of test images, chosen by the seed.
+        """
+        if not request.images and not request.texts:
+            example = (
+                "'a red bird with white wings'" if self.inputs == "text" else "'wing color: red, belly color: white'"
+            )
+            raise UserError(f"{type(self).__name__} draws what you name: give text={example}, say.")
+        if request.images and request.texts and not self.masked:
+            raise UserError(
+                f"this model takes no mask and image={request.images[0]} would change nothing: leave it out."
+            )
+        if request.every and request.texts and self.inputs != "text":
+            request = replace(request, texts=[", ".join(request.texts)])  # a list of names is one condition
+        s = scene(self, data, request, 1)
+        codes, masks = self.encode(s.conditions), mask_values(s.masks)
+        made = {f"draw {k}": self.generate(codes, masks, k, request.seed).images[-1] for k in range(1, request.n + 1)}
+        names = s.masks.names if s.masks else [None] * len(s.names)
+        rows = [
+            {"image": image or None, "mask": mask, "condition": condition}
+            for image, mask, condition in zip(s.names, names, s.conditions, strict=True)
+        ]
+        return Sheet(s.mask_column | made, s.lines, {"rows": rows}, generated=list(made))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam at a constant rate: one for G, one for all discriminators."""

@@ -35,6 +35,7 @@ SIZES = (
     *(f"generator.{name}" for name in ("ngf", "z_dim", "c_dim", "residual_blocks", "masks")),
 )
 NETWORKS = tuple(f"loss.{side}.{term}" for side in "dg" for term in ("part", "fg", "fg_part"))  # null or not
+STRIDE = 1_000_003  # sets the noise of one seed apart from the next's
 
 
 class Painter(Exported):
@@ -135,6 +136,20 @@ class Painter(Exported):
         with torch.autocast(self.device.type, enabled=False):
             eps = eps if self.ca_noise else torch.zeros_like(eps)
             return net(z, codes.sent, codes.words, codes.pad, mask if self.masked else None, eps)
+
+    def generate(self, codes: Codes, masks: Tensor | None, k: int, seed: int) -> Drawn:
+        """B pictures with the k-th noise of the seed, the same for all B. masks: B,1,S,S, or None where none are read.
+
+        One at a time: the published code's attention (`legacy`) lets a picture depend on the lengths of the others.
+        """
+        z, eps = self.noise(torch.tensor([STRIDE * seed + k]))
+        each = [
+            self.draw(Codes(*(part[[b]] for part in codes)), None if masks is None else masks[[b]], z, eps)
+            for b in range(len(codes.sent))
+        ]
+        images, attention, mu, logvar = zip(*each, strict=True)
+        stages = [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in (images, attention)]
+        return Drawn(stages[0], stages[1], torch.cat(mu), torch.cat(logvar))
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """f at S for each item's own condition and mask; noise from the item's id, else from `generator`."""

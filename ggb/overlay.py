@@ -13,7 +13,7 @@ from torch import Tensor
 from common.data.module import ImageData
 from common.data.poses import FRAME, pose_maps
 from common.errors import UserError
-from common.pictures import save, sheet
+from common.pictures import Sheet, save
 from common.tasks.job import Job
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def draw(job: Job) -> None:
     columns = {f"key points on photos, {k + 1}": pictures[k::COLUMNS] for k in range(COLUMNS)}
     below = [names[start : start + COLUMNS] for start in range(0, len(names), COLUMNS)]
     facts = {"photos": keys, "missing_joints": (batch["joints"] < 0).all(-1).sum(1).tolist()}
-    save(sheet(columns, below=below, side=FRAME), job.path, facts)
+    save(Sheet(columns, below=below).render(FRAME), job.path, facts)
     log.info("the limbs must lie on the people; beside them means another data.annotation_frame or other photos")
 
 

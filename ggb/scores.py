@@ -22,7 +22,7 @@ from common.metrics.functions import SEED
 from common.tasks.job import Job
 from common.tasks.runs import append_result, result_line
 from ggb.measures import MARGIN, Numbers, compared, summary
-from ggb.strips import Result, batches, listed, loaded
+from ggb.published_images import Result, batches, listed, loaded
 
 log = logging.getLogger(__name__)
 

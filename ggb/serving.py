@@ -27,16 +27,21 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.blocks import LinearDecay, upcast
+from common.data.module import ImageData
 from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
 from common.exports import Exported
 from common.metrics.functions import ssim, to_uint8
+from common.pictures import Request, Sheet
 from common.weights import check_export, check_parts, flat, is_state, on_cpu
 from ggb.checkpoints import to_pix2pix
+from ggb.figure_inputs import scene
 from ggb.networks import TOP, Generator
+from ggb.skeletons import DRAWN
 
 log = logging.getLogger(__name__)
+AT_ONCE = 32  # pictures in a batch
 
 
 class PoseGAN(Exported):
@@ -131,6 +136,23 @@ class PoseGAN(Exported):
     def draw(self, x: Tensor, joints: Tensor) -> Tensor:
         """x-hat: the person of x: B,3,S,S in the poses B,18,2 -> B,3,S,S in [-1, 1]."""
         return self.drawn(x, joints)[-1]
+
+    def generate(self, x: Tensor, joints: Tensor) -> Tensor:
+        """`draw` of any number of pairs."""
+        parts = zip(x.split(AT_ONCE), joints.split(AT_ONCE), strict=True)
+        return torch.cat([self.draw(photos, poses) for photos, poses in parts])
+
+    def respond(self, data: ImageData, request: Request) -> Sheet:
+        """People in poses. images: files, or photos of the data set by name; texts: names of `figure_inputs.pose`."""
+        if not request.images or not request.texts:
+            raise UserError(
+                "this model draws a person in a pose: give image=PHOTO and text=POSE, another photo's name, "
+                f"FILE.csv:NAME or one of {', '.join(DRAWN)}."
+            )
+        s = scene(data, request, self.device)
+        rows = [{"image": who.name, "pose": pose.name} for who, pose in zip(s.people, s.poses, strict=True)]
+        columns = {**s.given, "x-hat": list(self.generate(s.x, s.joints))}
+        return Sheet(columns, s.titles, {"rows": rows}, generated=["x-hat"])
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """x-hat for each pair. There is no noise: a generator changes nothing."""

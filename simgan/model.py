@@ -4,28 +4,22 @@ B batch, S image side, D width of the sentence vector. Written t own sentence, t
 phi and phi-bar their vectors, x-hat the edit, x-tilde the edit taken back (the cycle).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
-from torch.optim.swa_utils import update_bn
 
 from common.blocks import upcast
-from common.data.module import ImageData
 from common.data.records import Records, Sample
-from common.errors import UserError, check_ranges, choose
-from common.exports import Exported
-from common.gan import paired_noise
+from common.errors import check_ranges, choose
 from common.losses import ADVERSARIAL, kl_log_std, l1
-from simgan.checkpoints import read_vse
 from simgan.networks import Discriminator, Generator, Standardise, still_statistics
-from simgan.sentences import sentence_table
-from simgan.vse import TEXT_PARTS, TextEncoder, is_vocabulary, load_text_encoder, text_encoder
+from simgan.serving import Editor
+from simgan.vse import TEXT_PARTS, TextEncoder, is_vocabulary, text_encoder
 
 CHOICES: dict[str, Sequence[bool | str]] = {
     "adversarial": tuple(ADVERSARIAL),
@@ -48,7 +42,7 @@ RANGES = {
 }
 
 
-class SIMGAN(Exported):
+class SIMGAN(Editor):
     """One generator and one discriminator edit a photo by a sentence (Yu et al., ICIP 2019)."""
 
     generator: Generator
@@ -137,28 +131,6 @@ class SIMGAN(Exported):
         pair = (torch.empty(2, 3, size, size, device="meta"), phi)
         return {"generator": pair, "discriminator": pair, "generator_back": pair, "discriminator_back": pair}
 
-    # ---- text
-
-    def read_text(self, records: Records | None = None) -> None:
-        """Loads the frozen text encoder and, given records, the table of all their sentences' vectors (Sec. 3.1)."""
-        if self.text_encoder is None:
-            if self.text_file is None:
-                raise UserError(
-                    "SIMGAN needs a text encoder: give model.text_encoder=FILE, or run `python run.py model=vse` first"
-                )
-            if self.word_vectors is None:
-                encoder = load_text_encoder(self.text_file)
-            else:
-                encoder = read_vse(self.text_file, self.word_vectors)
-            if encoder.dim != self.phi_dim:
-                raise UserError(
-                    f"the text encoder {self.text_file} gives {encoder.dim} numbers a sentence and model.phi_dim is "
-                    f"{self.phi_dim}: set model.phi_dim={encoder.dim}"
-                )
-            self.text_encoder = encoder.to(self.device)
-        if records is not None:
-            self.phi = sentence_table(self.text_encoder, records, self.phi_cache).to(self.device)
-
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if stage == "fit":
@@ -178,19 +150,6 @@ class SIMGAN(Exported):
     def on_fit_start(self) -> None:
         assert self.phi is not None
         self.phi = self.phi.to(self.device)
-
-    def look_up(self, row: Tensor, caption: Tensor) -> Tensor:
-        """phi of sentence `caption` of image `row`: B int64 twice -> B,D."""
-        assert self.phi is not None, "read_text(records) comes first"
-        phi = self.phi[row, caption]
-        return F.normalize(phi, dim=1) if self.phi_norm is True else phi
-
-    def encode(self, sentences: list[str]) -> Tensor:
-        """phi of free text: n sentences -> n,D on this module's device."""
-        self.read_text()
-        assert self.text_encoder is not None
-        phi = self.text_encoder.encode(sentences).to(self.device)
-        return F.normalize(phi, dim=1) if self.phi_norm is True else phi
 
     # ---- one training step (Sec. 2; D before G as in SISGAN)
 
@@ -280,70 +239,3 @@ class SIMGAN(Exported):
         encoder = text_encoder(content["vse"], content["vocab"], content["phi_hash"], path)
         self.text_encoder = encoder.to(self.device)
         self.phi = None  # a table by another encoder would not fit
-
-    # ---- serving
-
-    def draw(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str | None = None) -> Tensor:
-        """G(x, phi) as inference runs it: x B,3,S,S in [-1, 1], phi B,D -> B,3,S,S. eps B,ca_dim or drawn."""
-        return self.serve(self.serving, lambda net: net(x, phi, eps, mode or self.ca_mode))
-
-    def take_back(self, edit: Tensor, own: Tensor) -> Tensor:
-        """x-tilde as inference runs it: the edit B,3,S,S brought back to the own sentence B,D, without noise."""
-        return self.serve(self.generator_back or self.serving, lambda net: net(edit, own, mode="mean"))
-
-    @torch.no_grad()
-    def serve(self, net: nn.Module, use: Callable[[nn.Module], Tensor]) -> Tensor:
-        """Uses a generator as `eval_bn` says: by running statistics, or by those of the batch (still untouched)."""
-        was_training = net.training
-        net.train(self.eval_bn == "batch")
-        try:
-            with still_statistics(net) if self.eval_bn == "batch" else nullcontext():
-                return upcast(use(net))
-        finally:
-            net.train(was_training)
-
-    def before_scoring(self, data: ImageData) -> None:
-        """Encodes the sentences; with eval_bn=recalibrate takes the running statistics anew over an epoch of pairs."""
-        self.read_text(data.records)
-        if self.eval_bn == "recalibrate":
-            net = self.serving
-            batches = (data.move(batch, self.device) for batch in data.train_dataloader())
-            pairs = (([b["image"], self.look_up(b["other_row"], b["other_caption"])],) for b in batches)
-            update_bn(pairs, Pairwise(net))
-            net.eval()
-
-    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
-        """x-hat for each image and its mismatched sentence; noise from the pair's id, else from `generator`."""
-        x = batch["image"]
-        phi = self.look_up(batch["other_row"], batch["other_caption"])
-        width = self.generator.ca_dim
-        if "pair" in batch:
-            eps = paired_noise(batch["pair"], width).to(x.device)
-        else:
-            device = generator.device if generator is not None else x.device
-            eps = torch.randn(len(x), width, generator=generator, device=device).to(x.device)
-        return self.draw(x, phi, eps)
-
-    def grid(self, batch: Sample) -> dict[str, Tensor]:
-        """Columns of the picture of progress: x, two edits by one sentence, and the first taken back (Sec. 2.2)."""
-        x = batch["image"]
-        own = self.look_up(batch["row"], batch["caption"])
-        rng = torch.Generator().manual_seed(0)
-        edits = [self.sample(batch, rng), self.sample(batch, rng)]
-        return {
-            "x": x,
-            "x-hat": edits[0],
-            "x-hat, other noise": edits[1],
-            "x-tilde": self.take_back(edits[0], own),
-        }
-
-
-class Pairwise(nn.Module):
-    """A generator that takes its two inputs as one, which is how torch's update_bn calls it."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, pair: list[Tensor]) -> Tensor:
-        return self.net(*pair)

@@ -53,18 +53,35 @@ def evaluate(cfg: Config) -> None:
 
 
 def sample(cfg: Config) -> None:
-    draw(cfg, "samples")
+    """What the model makes of the user's images and texts."""
+    from common.pictures import Request, destination, write
+    from common.tasks.score import trained
+
+    request = Request.of(cfg)
+    model, data, folder = trained(cfg)
+    first = Path(request.images[0]).stem if request.images else cfg["chosen"]["model"]
+    digest = short_hash([request.images, request.texts, request.n, request.seed, request.settings])
+    path = destination(cfg["output"], folder.path / "samples", f"{first}-{digest}.png")
+    write(model.respond(data, request), path, request.said(cfg))
+    print(f"picture   {path}")
 
 
 def figure(cfg: Config) -> None:
-    draw(cfg, "figures")
-
-
-def draw(cfg: Config, folder: str) -> None:
+    """One of the model's figures, of the user's images and texts or of test images."""
+    from common.pictures import Request, destination, write
     from common.tasks.score import trained
 
-    model, data, run_folder = trained(cfg)
-    path = locate(f"{cfg['pictures']}.{cfg['task']}")(cfg, model, data, run_folder.path / folder)
+    request, pictures = Request.of(cfg), cfg["pictures"]
+    name = choose("figure", cfg["figure"], pictures["figures"])
+    if name in pictures.get("discriminators", ()):
+        cfg["checkpoint"] = cfg["checkpoint"] or str(RunFolder.of(cfg).last)
+        if not cfg["checkpoint"].endswith(".ckpt"):
+            raise UserError(
+                f"figure={name} reads the discriminators, which exported files leave out: give checkpoint=FILE.ckpt."
+            )
+    model, data, folder = trained(cfg)
+    path = destination(cfg["output"], folder.path / "figures", f"{name}.png")
+    write(locate(f"{pictures['module']}.{name}")(model, data, request), path, request.said(cfg))
     print(f"picture   {path}")
 
 

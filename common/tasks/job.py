@@ -51,7 +51,7 @@ def load_data(cfg: Config) -> "ImageData":
     reader = build(
         spec["reader"],
         root=str(root),
-        captions=spec["captions"] if "caption" in spec["reads"] or cfg.get("other") else "none",
+        captions=spec["captions"] if "caption" in spec["reads"] or (cfg.get("pictures") or {}).get("other") else "none",
         allow_missing=spec["allow_missing"],
         masks="mask" in spec["reads"],
         attributes="attributes" in spec["reads"],

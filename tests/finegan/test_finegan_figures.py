@@ -1,6 +1,5 @@
 """Pictures of FineGAN and of AttnGAN: what each figure holds still and what it changes, sidecars, what goes wrong."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from common.blocks import Frozen
 from common.data.module import ImageData
 from common.data.procedural.write_cub import write_birds
 from common.data.readers.cub import CUB
-from common.pictures import sheet
-from finegan import drawings, figures, scenes
-from finegan.conditions import Codes, caption_sequences, groups
-from finegan.edits import between, mask_between, replaced, spotlight, strongest
+from common.pictures import Figure, Images, Request, Sheet, find_images, pixels
+from finegan import figure_inputs, figures
+from finegan.conditions import Codes, caption_sequences, groups, readable
 from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
+from finegan.latent_edits import between, mask_between, replaced, spotlight, strongest, take
 from finegan.model import FineGAN
+from finegan.serving import STRIDE
 from tests.worlds.layouts import refusal
 from tests.worlds.settings import settings
 
@@ -33,9 +33,12 @@ LOSS: dict[str, dict[str, float | None]] = {
 for side in LOSS.values():
     side |= dict.fromkeys(("part", "fg", "fg_part"))
 SETTINGS: dict[str, Any] = {"image_size": S, "loss": LOSS, "ngf": 4, "ndf": 4, "code_dim": D, "z_dim": 8, "c_dim": 8}
-COMMON: dict[str, Any] = {"n": 3, "seed": 5, "checkpoint": "some.ckpt", "output": None}
-SAMPLE = COMMON | {"task": "sample", "image": None, "text": None}
-FIGURE = COMMON | {"task": "figure", "images": [], "texts": [], "steps": 4, "other": None}
+
+
+def asked(**more: Any) -> Request:
+    """A request with seed 5, three of each and four steps."""
+    settings = {"other": more.pop("other", None)}
+    return Request(**{"n": 3, "steps": 4, "seed": 5, "settings": settings} | more)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def keys_of(data: ImageData) -> list[str]:
     return [data.records.keys[row] for row in data.rows("test")]
 
 
-def column(drawn: drawings.Sheet, name: str) -> Tensor:
+def column(drawn: Sheet, name: str) -> Tensor:
     return drawn.columns[name]
 
 
@@ -152,16 +155,6 @@ def test_a_spotlight_shows_the_image_where_it_is_attended_to() -> None:
     assert spotlight(image, torch.ones(2, 2)).isfinite().all()
 
 
-def test_a_sheet_has_words_below_each_picture() -> None:
-    columns = {"a": torch.ones(2, 3, 8, 8), "b": torch.ones(2, 3, 8, 8)}
-    plain, words = sheet(columns), sheet(columns, (), [["", ""], ["", "upper tail color: iridescent"]])
-    assert words.height == plain.height + 15 * 2
-    ink = np.asarray(words).min(2) < 128
-    assert not ink[20 : 20 + 8 + 128].any()
-    assert not ink[20 + 128 + 20 + 128 :, :136].any()
-    assert ink[20 + 128 + 20 + 128 :, 136:].any()
-
-
 # ---- conditions
 
 
@@ -170,7 +163,7 @@ def test_an_images_own_condition_is_what_evaluation_draws_from(
 ) -> None:
     rows = data.rows("test")[:3]
     for each in (model, attngan):
-        mine = each.encode([scenes.own_condition(int(row), each, data) for row in rows])
+        mine = each.encode([figure_inputs.own_condition(int(row), each, data) for row in rows])
         for a, b in zip(mine, each.codes(torch.from_numpy(rows)), strict=True):
             torch.testing.assert_close(a, b)
 
@@ -178,19 +171,19 @@ def test_an_images_own_condition_is_what_evaluation_draws_from(
 def test_attributes_are_said_as_people_say_them(model: FineGAN) -> None:
     red = ["has_wing_color::red"]
     for text in ("wing color: red", "Wing colour red", "has_wing_color::red"):
-        assert scenes.asked_condition(text, model) == red
-    assert scenes.asked_condition("wing color: red, wing color: blue", model) == ["has_wing_color::blue", *red]
-    assert scenes.summary([*red, "has_size::small_(5_-_9_in)", "has_x"], 2) == (
+        assert figure_inputs.asked_condition(text, model) == red
+    assert figure_inputs.asked_condition("wing color: red, wing color: blue", model) == ["has_wing_color::blue", *red]
+    assert figure_inputs.summary([*red, "has_size::small_(5_-_9_in)", "has_x"], 2) == (
         "wing color: red, size: small (5 - 9 in) and 1 more"
     )
 
 
 def test_images_are_named_by_key_by_name_or_by_file(data: ImageData, tmp_path: Path) -> None:
     key, file = keys_of(data)[1], mask_file(tmp_path / "mask.png")
-    found = scenes.find_images([key, file, key.rpartition("/")[2]], data)
+    found = find_images([key, file, key.rpartition("/")[2]], data)
     assert found.names == [key, file, key]
     assert found.rows == [data.rows("test")[1], None, data.rows("test")[1]]
-    masks = scenes.pixels(found, data, "mask")
+    masks = pixels(found, data, "mask", figure_inputs.read_mask)
     assert masks.shape == (3, 1, S, S)
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(masks[0], masks[2])
@@ -199,11 +192,6 @@ def test_images_are_named_by_key_by_name_or_by_file(data: ImageData, tmp_path: P
 
 
 # ---- task=figure
-
-
-def draw_figure(model: FineGAN, data: ImageData, folder: Path, **more: Any) -> tuple[Image.Image, dict[str, Any]]:
-    path = figures.figure(FIGURE | more, model, data, folder / "figures")
-    return Image.open(path), json.loads(path.with_suffix(".json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -223,23 +211,23 @@ def draw_figure(model: FineGAN, data: ImageData, folder: Path, **more: Any) -> t
     ],
 )
 def test_a_figure_of_test_images_says_what_it_shows(
-    model: FineGAN, attngan: FineGAN, data: ImageData, tmp_path: Path, name: str, columns: list[str], rows: int
+    model: FineGAN, attngan: FineGAN, data: ImageData, name: str, columns: list[str], rows: int
 ) -> None:
-    picture, told = draw_figure(model, data, tmp_path, figure=name)
-    assert (tmp_path / "figures" / f"{name}.png").is_file()
-    assert told["columns"] == columns
-    assert (told["figure"], told["seed"], told["checkpoint"], len(told["rows"])) == (name, 5, "some.ckpt", rows)
-    assert picture.width == len(columns) * 132 + 4
+    draw: Figure = getattr(figures, name)
+    sheet = draw(model, data, asked())
+    assert list(sheet.columns) == columns
+    assert len(sheet.above) == rows == len(sheet.columns[columns[0]])
+    told = sheet.facts
     assert set(told.get("images", [])) | set(told.get("masks") or []) <= set(keys_of(data))
-    assert told == draw_figure(model, data, tmp_path, figure=name)[1]
+    again = draw(model, data, asked())
+    assert again.facts == told
+    assert all(torch.equal(column(sheet, name), column(again, name)) for name in columns)
     if name not in ("inputs", "swap", "mask_swap", "mask_interp"):  # AttnGAN draws all that needs no mask
-        picture, told = draw_figure(attngan, data, tmp_path, figure=name)
-        assert told["columns"] == [column for column in columns if column != "mask"]
-        assert picture.width == len(told["columns"]) * 132 + 4
+        assert list(draw(attngan, data, asked()).columns) == [name for name in columns if name != "mask"]
 
 
 def test_the_same_command_draws_the_same_and_another_seed_another(model: FineGAN, data: ImageData) -> None:
-    first, again, other = (drawings.grid(FIGURE | {"seed": seed}, model, data) for seed in (5, 5, 6))
+    first, again, other = (figures.grid(model, data, asked(seed=seed)) for seed in (5, 5, 6))
     assert torch.equal(column(first, "draw 1"), column(again, "draw 1"))
     for different in (column(first, "draw 2"), column(other, "draw 1"), column(other, "draw 2")):
         assert (column(first, "draw 1") - different).abs().mean() > 0.01
@@ -247,17 +235,17 @@ def test_the_same_command_draws_the_same_and_another_seed_another(model: FineGAN
 
 def test_a_figure_draws_what_evaluation_would(model: FineGAN, data: ImageData) -> None:
     """A row of the grid is the model's own draw of that image, its sequence and its mask."""
-    drawn, rows = drawings.grid(FIGURE, model, data), data.rows("test")
+    drawn, rows = figures.grid(model, data, asked()), data.rows("test")
     row = int(rows[keys_of(data).index(drawn.facts["images"][1])])
     batch = data.move(next(iter(data.eval_loader(rows=np.array([row])))), "cpu")
-    z, eps = model.noise(torch.tensor([drawings.STRIDE * 5 + 2]))
+    z, eps = model.noise(torch.tensor([STRIDE * 5 + 2]))
     mine = model.draw(model.codes(batch["row"]), batch["mask"], z, eps).images[-1]
     torch.testing.assert_close(column(drawn, "draw 2")[1:2], mine, atol=1e-4, rtol=0)
     assert torch.equal(column(drawn, "photo")[1:2], batch["image"])
 
 
 def test_rows_of_attributes_differ_by_the_attribute_alone(model: FineGAN, data: ImageData) -> None:
-    drawn = drawings.attributes(FIGURE | {"texts": [RED, BLUE, RED]}, model, data)
+    drawn = figures.attributes(model, data, asked(texts=[RED, BLUE, RED]))
     assert drawn.facts["conditions"] == [["has_wing_color::red"], ["has_wing_color::blue"], ["has_wing_color::red"]]
     assert len(drawn.facts["masks"]) == 3
     for k, pictures in enumerate(drawn.columns.values()):
@@ -265,17 +253,17 @@ def test_rows_of_attributes_differ_by_the_attribute_alone(model: FineGAN, data: 
         assert torch.equal(red, again)
         assert (red - blue).abs().mean() > 1e-3
         row = data.records.keys.index(drawn.facts["masks"][k])
-        own = scenes.pixels(scenes.Images([""], [row]), data, "mask")[0]
+        own = pixels(Images([""], [row]), data, "mask")[0]
         assert torch.equal(mask, (2 * own - 1).expand(3, -1, -1))
     assert (column(drawn, "draw 1")[1] - column(drawn, "draw 2")[1]).abs().mean() > 0.01
-    one = drawings.attributes(FIGURE | {"texts": [RED], "images": keys_of(data)[:2]}, model, data)
+    one = figures.attributes(model, data, asked(texts=[RED], images=keys_of(data)[:2]))
     assert torch.equal(column(one, "draw 1")[0], column(one, "draw 3")[0])  # two masks in turn
     assert not torch.equal(column(one, "draw 1")[0], column(one, "draw 2")[0])
 
 
 def test_a_swap_changes_one_group_and_nothing_else(model: FineGAN, data: ImageData) -> None:
     key = keys_of(data)[3]  # a yellow-winged red hawk
-    drawn = drawings.swap(FIGURE | {"images": [key], "texts": [RED, f"{RED}, crown color: white"]}, model, data)
+    drawn = figures.swap(model, data, asked(images=[key], texts=[RED, f"{RED}, crown color: white"]))
     own, red, both = (set(lists[0]) for lists in drawn.facts["conditions"])
     assert red ^ own == {name for name in own if name.startswith("has_wing_color")} ^ {"has_wing_color::red"}
     assert {name for name in both if "wing_color" in name or "crown" in name} == {
@@ -283,47 +271,47 @@ def test_a_swap_changes_one_group_and_nothing_else(model: FineGAN, data: ImageDa
         "has_crown_color::white",
     }
     assert both - red == {"has_crown_color::white"} - own
-    plain = drawings.grid(FIGURE | {"images": [key]}, model, data)
+    plain = figures.grid(model, data, asked(images=[key]))
     torch.testing.assert_close(column(drawn, "own"), column(plain, "draw 1"))
     assert (column(drawn, "own") - column(drawn, "swap 1")).abs().mean() > 1e-3
 
 
 def test_a_swap_for_what_is_there_already_changes_nothing(model: FineGAN, data: ImageData) -> None:
-    lists = {key: scenes.own_condition(data.records.keys.index(key), model, data) for key in keys_of(data)}
+    lists = {key: figure_inputs.own_condition(data.records.keys.index(key), model, data) for key in keys_of(data)}
     colours = {key: [name for name in names if "wing_color" in name] for key, names in lists.items()}
     key = next(key for key, found in colours.items() if len(found) == 1)
-    drawn = drawings.swap(FIGURE | {"images": [key], "texts": colours[key]}, model, data)
+    drawn = figures.swap(model, data, asked(images=[key], texts=colours[key]))
     assert torch.equal(column(drawn, "own"), column(drawn, "swap 1"))
 
 
 def test_a_mask_swap_has_the_plain_drawings_on_its_diagonal(model: FineGAN, data: ImageData, tmp_path: Path) -> None:
-    plain, swapped = drawings.grid(FIGURE, model, data), drawings.mask_swap(FIGURE, model, data)
+    plain, swapped = figures.grid(model, data, asked()), figures.mask_swap(model, data, asked())
     for k in range(3):
         own = column(swapped, f"mask {k + 1}")
         assert torch.equal(own[0], column(plain, "mask")[k])
         torch.testing.assert_close(own[k + 1], column(plain, "draw 1")[k], atol=1e-4, rtol=0)
         assert (own[k + 1] - column(swapped, f"mask {(k + 1) % 3 + 1}")[k + 1]).abs().mean() > 0.01
     file = mask_file(tmp_path / "mask.png")
-    mixed = drawings.mask_swap(FIGURE | {"images": [keys_of(data)[0], file]}, model, data)
+    mixed = figures.mask_swap(model, data, asked(images=[keys_of(data)[0], file]))
     assert (len(mixed.columns), len(mixed.above)) == (2, 2)  # a file has a mask and no attributes
 
 
 def test_masks_are_interpolated_from_end_to_end(model: FineGAN, data: ImageData, tmp_path: Path) -> None:
     keys = keys_of(data)[:2]
-    strip = drawings.mask_interp(FIGURE | {"images": keys}, model, data)
-    ends = drawings.mask_swap(FIGURE | {"images": keys}, model, data)
+    strip = figures.mask_interp(model, data, asked(images=keys))
+    ends = figures.mask_swap(model, data, asked(images=keys))
     for name, end in (("alpha 0.000", "mask 1"), ("alpha 1.000", "mask 2")):
         torch.testing.assert_close(column(strip, name), column(ends, end)[:2], atol=1e-4, rtol=0)
     assert not torch.equal(column(strip, "alpha 0.333")[0], column(strip, "alpha 0.000")[0])
     files = [mask_file(tmp_path / "a.png"), keys[0]]
-    two = drawings.mask_interp(FIGURE | {"images": files, "texts": [RED, BLUE]}, model, data)
+    two = figures.mask_interp(model, data, asked(images=files, texts=[RED, BLUE]))
     assert two.above == ["the masks", "wing color: red", "wing color: blue"]
 
 
 def test_codes_are_interpolated_with_the_words_of_each_end(model: FineGAN, data: ImageData) -> None:
     key = keys_of(data)[0]
-    strip = drawings.interp(FIGURE | {"images": [key], "texts": [RED, BLUE]}, model, data)
-    plain = drawings.grid(FIGURE | {"images": [key], "texts": [RED, BLUE]}, model, data)
+    strip = figures.interp(model, data, asked(images=[key], texts=[RED, BLUE]))
+    plain = figures.grid(model, data, asked(images=[key], texts=[RED, BLUE]))
     first, last = column(strip, "alpha 0.000"), column(strip, "alpha 1.000")
     torch.testing.assert_close(first[0], column(plain, "draw 1")[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(last[1], column(plain, "draw 1")[1], atol=1e-4, rtol=0)
@@ -335,7 +323,7 @@ def test_codes_are_interpolated_with_the_words_of_each_end(model: FineGAN, data:
 
 def test_inputs_are_what_the_discriminators_see(model: FineGAN, data: ImageData) -> None:
     model.mask_fill, before = -1.0, model.mask_fill
-    drawn = drawings.inputs(FIGURE, model, data)
+    drawn = figures.inputs(model, data, asked())
     model.mask_fill = before
     m = column(drawn, "m") > 0
     assert torch.equal(column(drawn, "x * m")[m], column(drawn, "x")[m])
@@ -348,29 +336,29 @@ def test_inputs_are_what_the_discriminators_see(model: FineGAN, data: ImageData)
 
 def test_attention_points_at_tokens_of_the_condition(model: FineGAN, attngan: FineGAN, data: ImageData) -> None:
     key = keys_of(data)[0]
-    drawn = drawings.attention(FIGURE | {"images": [key]}, model, data)
+    drawn = figures.attention(model, data, asked(images=[key]))
     assert [line.partition(" | ")[2] for line in drawn.above] == [
         "stage 2",
         "stage 3",
         "DAMSM on the picture",
         "DAMSM on the photo",
     ]
-    own = {scenes.readable(name) for name in drawn.facts["conditions"][0]}
+    own = {readable(name) for name in drawn.facts["conditions"][0]}
     said = [[words.rpartition(" (")[0] for words in row[1:]] for row in drawn.below]
     assert all(row == said[0] for row in said)  # the same tokens in each view
     assert set(said[0]) <= own
     assert len(set(said[0])) == 5
-    one = drawings.attention(FIGURE | {"images": [key], "texts": [RED]}, model, data)
+    one = figures.attention(model, data, asked(images=[key], texts=[RED]))
     assert one.below[1][1:] == ["wing color: red (1.000)", "", "", "", ""]  # alone it has all the attention
     assert (column(one, "token 2") == 1).all()
-    assert len(drawings.attention(FIGURE | {"texts": [RED]}, model, data).above) == 3  # no photo without an image
-    sentence = drawings.attention(FIGURE | {"images": [key], "texts": [SENTENCE]}, attngan, data)
+    assert len(figures.attention(model, data, asked(texts=[RED])).above) == 3  # no photo without an image
+    sentence = figures.attention(attngan, data, asked(images=[key], texts=[SENTENCE]))
     assert {words.split()[0] for words in sentence.below[0][1:5]} == set(SENTENCE.split())
 
 
 def test_attention_takes_a_photo(model: FineGAN, data: ImageData, tmp_path: Path) -> None:
     Image.new("RGB", (50, 70), "red").save(tmp_path / "photo.jpg")
-    drawn = drawings.attention(FIGURE | {"images": [str(tmp_path / "photo.jpg")], "texts": [RED]}, model, data)
+    drawn = figures.attention(model, data, asked(images=[str(tmp_path / "photo.jpg")], texts=[RED]))
     assert (column(drawn, "picture")[3, 0] > 0.9).all()
     assert drawn.facts["masks"][0] in keys_of(data)
 
@@ -380,10 +368,10 @@ def test_regions_of_damsm_are_those_of_each_pictures_own_tokens(model: FineGAN, 
         model.encode([["has_wing_color::red"], ["has_size::small_(5_-_9_in)", "has_wing_color::red"]]),
         (torch.rand(2, 3, S, S, generator=torch.Generator().manual_seed(0)) * 2 - 1),
     )
-    maps = drawings.regions_of(model, x, codes)
+    maps = figures.regions_of(model, x, codes)
     assert maps.shape == (2, 2, S // 8, S // 8)
     torch.testing.assert_close(maps.sum((2, 3)), torch.ones(2, 2))
-    alone = drawings.regions_of(model, x[1:], drawings.take(codes, [1]))
+    alone = figures.regions_of(model, x[1:], take(codes, [1]))
     torch.testing.assert_close(maps[1:], alone)
 
 
@@ -409,9 +397,9 @@ def test_triplets_stand_beside_another_models(
     model: FineGAN, attngan: FineGAN, data: ImageData, tmp_path: Path, name: str
 ) -> None:
     file = written(attngan, tmp_path / name)
-    drawn = drawings.triplets(FIGURE | {"other": str(file)}, model, data)
+    drawn = figures.triplets(model, data, asked(other=str(file)))
     assert list(drawn.columns) == ["ground truth", "AttnGAN", "ours"]
-    plain = drawings.grid(FIGURE, attngan, data)
+    plain = figures.grid(attngan, data, asked())
     torch.testing.assert_close(column(drawn, "AttnGAN"), column(plain, "draw 1"))
     row = data.records.keys.index(drawn.facts["images"][0])
     assert drawn.below[0][1] == drawn.facts["AttnGAN"][0] == data.records.captions[row][0]
@@ -420,7 +408,7 @@ def test_triplets_stand_beside_another_models(
 
 def test_attngan_draws_a_row_for_each_sentence(attngan: FineGAN, data: ImageData) -> None:
     for name in ("attributes", "diversity"):
-        drawn = figures.FIGURES[name](FIGURE | {"texts": [SENTENCE, "a blue bird"]}, attngan, data)
+        drawn = getattr(figures, name)(attngan, data, asked(texts=[SENTENCE, "a blue bird"]))
         assert drawn.above == [SENTENCE, "a blue bird"]
         assert drawn.facts["masks"] is None
         assert (column(drawn, "draw 1")[0] - column(drawn, "draw 1")[1]).abs().mean() > 1e-3
@@ -431,55 +419,56 @@ def test_a_picture_does_not_depend_on_the_others_of_its_sheet(attngan: FineGAN, 
     legacy = make_model(data, "text", legacy=True)
     long = "this bird is red with white wings and a long black tail"
     for each in (legacy, attngan):
-        alone = drawings.diversity(FIGURE | {"texts": [SENTENCE]}, each, data)
-        beside = drawings.diversity(FIGURE | {"texts": [SENTENCE, long]}, each, data)
+        alone = figures.diversity(each, data, asked(texts=[SENTENCE]))
+        beside = figures.diversity(each, data, asked(texts=[SENTENCE, long]))
         torch.testing.assert_close(column(alone, "draw 1")[0], column(beside, "draw 1")[0], atol=1e-5, rtol=0)
 
 
 # ---- task=sample
 
 
-def samples(model: FineGAN, data: ImageData, folder: Path, **more: Any) -> tuple[Path, dict[str, Any]]:
-    path = figures.sample(SAMPLE | more, model, data, folder / "samples")
-    return path, json.loads(path.with_suffix(".json").read_text())
+def rows_of(model: FineGAN, data: ImageData, **more: Any) -> list[dict[str, Any]]:
+    """What each row of a sample is of."""
+    return list(model.respond(data, asked(every=True, **more)).facts["rows"])
 
 
-def test_sample_draws_named_attributes(model: FineGAN, data: ImageData, tmp_path: Path) -> None:
+def test_sample_draws_named_attributes(model: FineGAN, data: ImageData) -> None:
     text = "wing color: red, belly color: white"
-    path, told = samples(model, data, tmp_path, text=text)
-    (row,) = told["rows"]
+    sheet = model.respond(data, asked(every=True, texts=[text]))
+    assert list(sheet.columns) == ["mask", "draw 1", "draw 2", "draw 3"]
+    assert sheet.generated == ["draw 1", "draw 2", "draw 3"]
+    assert len({column(sheet, name).numpy().tobytes() for name in sheet.generated}) == 3
+    (row,) = sheet.facts["rows"]
     assert row["condition"] == ["has_wing_color::red", "has_belly_color::white"]
-    assert row["mask"] in keys_of(data)  # drawn with the seed
-    assert told["columns"] == ["mask", "draw 1", "draw 2", "draw 3"]
-    files = [path.with_name(name) for name in row["drawings"]]
-    assert all(Image.open(file).size == (S, S) for file in files)
-    assert len({file.read_bytes() for file in files}) == 3
-    assert told == samples(model, data, tmp_path, text=text)[1]
-    listed = samples(model, data, tmp_path, text=text.split(", "))[1]["rows"][0]
-    assert listed["condition"] == row["condition"]
-    assert samples(model, data, tmp_path, text=text, seed=6)[1]["rows"][0]["drawings"] != row["drawings"]
+    assert row["mask"] in keys_of(data)  # chosen by the seed
+    again = model.respond(data, asked(every=True, texts=text.split(", ")))  # a list of names is one condition
+    assert again.facts == sheet.facts
+    assert torch.equal(column(again, "draw 1"), column(sheet, "draw 1"))
+    other = model.respond(data, asked(every=True, texts=[text], seed=6))
+    assert not torch.equal(column(other, "draw 1"), column(sheet, "draw 1"))
 
 
-def test_sample_draws_in_each_mask(model: FineGAN, data: ImageData, tmp_path: Path) -> None:
+def test_sample_draws_in_each_mask(model: FineGAN, data: ImageData) -> None:
     keys = keys_of(data)[:2]
-    _, told = samples(model, data, tmp_path, image=keys, text=RED)
-    assert [row["mask"] for row in told["rows"]] == keys
-    assert [row["condition"] for row in told["rows"]] == [["has_wing_color::red"]] * 2
-    _, told = samples(model, data, tmp_path, image=keys[0])  # without a text by its own attributes
-    assert told["rows"][0]["condition"] == scenes.own_condition(int(data.rows("test")[0]), model, data)
+    rows = rows_of(model, data, images=keys, texts=[RED])
+    assert [row["mask"] for row in rows] == keys
+    assert [row["condition"] for row in rows] == [["has_wing_color::red"]] * 2
+    (row,) = rows_of(model, data, images=keys[:1])  # without a text by its own attributes
+    assert row["condition"] == figure_inputs.own_condition(int(data.rows("test")[0]), model, data)
 
 
 def test_sample_needs_no_data_set_for_a_users_own_mask(model: FineGAN, tmp_path: Path) -> None:
     nothing = ImageData(dataset=CUB(root=tmp_path / "absent"), image_size=S, batch_size=2, reads=["image", "mask"])
-    path, _ = samples(model, nothing, tmp_path, image=mask_file(tmp_path / "mask.png"), text=RED)
-    assert path.stem.startswith("mask-")
+    (row,) = rows_of(model, nothing, images=[mask_file(tmp_path / "mask.png")], texts=[RED])
+    assert row["mask"].endswith("mask.png")
 
 
-def test_sample_draws_each_sentence(attngan: FineGAN, data: ImageData, tmp_path: Path) -> None:
-    _, told = samples(attngan, data, tmp_path, text=[SENTENCE, "a bird, blue and white"])
-    assert [row["condition"] for row in told["rows"]] == [SENTENCE, "a bird, blue and white"]
-    assert [row["mask"] for row in told["rows"]] == [None, None]
-    assert told["columns"] == ["draw 1", "draw 2", "draw 3"]
+def test_sample_draws_each_sentence(attngan: FineGAN, data: ImageData) -> None:
+    texts = [SENTENCE, "a bird, blue and white"]
+    sheet = attngan.respond(data, asked(every=True, texts=texts))
+    assert [row["condition"] for row in sheet.facts["rows"]] == texts
+    assert [row["mask"] for row in sheet.facts["rows"]] == [None, None]
+    assert list(sheet.columns) == ["draw 1", "draw 2", "draw 3"]
 
 
 # ---- what a user can get wrong
@@ -495,10 +484,8 @@ def test_figure_and_sample_say_in_one_sentence_what_is_wrong(
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
 
     def refused(each: FineGAN, said: str, name: str = "grid", **more: Any) -> None:
-        cfg = FIGURE | {"figure": name} | more
-        assert said in refusal(lambda: figures.figure(cfg, each, data, tmp_path / "figures"))
+        assert said in refusal(lambda: getattr(figures, name)(each, data, asked(**more)))
 
-    refused(model, "figure=atention is not known: did you mean attention?", "atention")
     refused(model, f"the nearest of these is {key}.", images=[f"{key}0"])
     refused(model, f"the nearest of these is {key.rpartition('/')[2]}.", images=[f"{key.rpartition('/')[2]}0"])
     refused(model, "is not among the test images", images=[training])
@@ -513,8 +500,6 @@ def test_figure_and_sample_say_in_one_sentence_what_is_wrong(
     refused(model, "and 3 are given: give two", "mask_interp", images=[key, mask, mask])
     refused(model, "and 1 are given: give two texts", "interp", texts=[RED])
     refused(model, "needs the attributes of test images", "swap", images=[mask])
-    refused(model, "n=0 is not a whole number from 1 on", n=0)
-    refused(model, "steps=1 is not a whole number from 2 on", "interp", steps=1)
     refused(model, "is not of model=attngan or finegan", "triplets", other=str(tmp_path / "other.pt"))
     refused(model, "no weights file at", "triplets", other="absent.pt")
     large_model = written(make_model(data, "text", image_size=2 * S), tmp_path / "large.pt")
@@ -522,27 +507,24 @@ def test_figure_and_sample_say_in_one_sentence_what_is_wrong(
     refused(attngan, "reads sentences and 'wing color: red' names attributes", texts=[RED])
     refused(attngan, "no word of the sentence 'zorgle' is known", texts=["zorgle"])
     refused(attngan, "replaces attributes and this model reads sentences", "swap")
-    refused(attngan, "figure=mask_swap shows masks and this model takes none", "mask_swap")
+    refused(attngan, "shows masks and this model takes none", "mask_swap")
     refused(attngan, "takes no mask and", images=[mask], texts=[SENTENCE])
 
     def with_reads(*reads: str) -> ImageData:
         reader = CUB(root=data.dataset.root, captions="none", masks="mask" in reads, attributes=True)
         return ImageData(dataset=reader, image_size=S, batch_size=2, reads=reads, store=tmp_path / "store")
 
-    cfg = FIGURE | {"figure": "triplets"}
-    said = refusal(lambda: figures.figure(cfg, model, with_reads("image"), tmp_path / "figures"))
-    assert "draws into a mask and no masks are read" in said
-    cfg["other"] = str(written(attngan, tmp_path / "attngan.pt"))
-    said = refusal(lambda: figures.figure(cfg, model, with_reads("image", "mask"), tmp_path / "figures"))
-    assert "reads captions: add data.reads" in said
+    images = with_reads("image")
+    assert "draws into a mask and no masks are read" in refusal(lambda: figures.triplets(model, images, asked()))
+    captions = asked(other=str(written(attngan, tmp_path / "attngan.pt")))
+    masks = with_reads("image", "mask")
+    assert "reads captions: add data.reads" in refusal(lambda: figures.triplets(model, masks, captions))
 
     def unsaid(each: FineGAN, said: str, **more: Any) -> None:
-        assert said in refusal(lambda: figures.sample(SAMPLE | more, each, data, tmp_path / "samples"))
+        assert said in refusal(lambda: each.respond(data, asked(every=True, **more)))
 
-    unsaid(model, "draws what you name")
-    unsaid(attngan, "draws what you name")
-    unsaid(attngan, "takes no mask and image=", image=key, text=SENTENCE)
-    unsaid(model, "neither a file nor a test image", image="nowhere.png", text=RED)
-    unsaid(model, "there is no attribute 'wing color: rad'", text="wing color: rad, crown color: red")
-    unsaid(model, "is not the name of a PNG", text=RED, output="out.jpg")
-    assert not [file for file in tmp_path.rglob("*.png") if file.parent.name in ("figures", "samples")]
+    unsaid(model, "give text='wing color: red, belly color: white'")
+    unsaid(attngan, "give text='a red bird with white wings'")
+    unsaid(attngan, "takes no mask and image=", images=[key], texts=[SENTENCE])
+    unsaid(model, "neither a file nor a test image", images=["nowhere.png"], texts=[RED])
+    unsaid(model, "there is no attribute 'wing color: rad'", texts=["wing color: rad, crown color: red"])

@@ -1,6 +1,5 @@
 """Pictures of people in other poses: which pose each drawing is of, whom poses are moved onto, what goes wrong."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,20 @@ from common.data.procedural.write_deepfashion import write_people
 from common.data.readers.deepfashion import DeepFashion
 from common.data.readers.fashion_csv import HEADER, write_joints
 from common.data.readers.fashion_names import flat
-from ggb import figures, scenes
-from ggb.figures import Sheet
+from common.pictures import Figure, Request, Sheet
+from ggb import figure_inputs, figures
 from ggb.serving import PoseGAN
 from ggb.skeletons import DRAWN, between, onto, trunk, walk
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny_pairs import S, make, make_pg2
 
-COMMON: dict[str, Any] = {"n": 3, "seed": 5, "checkpoint": "some.pt", "output": None, "data": {}}
-SAMPLE = COMMON | {"task": "sample", "image": None, "text": None}
-FIGURE = COMMON | {"task": "figure", "images": [], "texts": [], "steps": 4, "other": None}
 NECK, LEFT, RIGHT = NAMED["neck"], NAMED["left wrist"], NAMED["right wrist"]
+
+
+def asked(**more: Any) -> Request:
+    """A request with seed 5, three of each and four steps."""
+    settings = {"other": more.pop("other", None)}
+    return Request(**{"n": 3, "steps": 4, "seed": 5, "settings": settings} | more)
 
 
 @pytest.fixture(scope="module")
@@ -138,22 +140,25 @@ def test_a_pose_by_photo_by_line_and_by_word(data: ImageData, tmp_path: Path) ->
     key, clip = key_of(data), tmp_path / "clip.csv"
     write_joints(clip, {"me dancing": DRAWN["wave"], flat(key): DRAWN["sit"]})
     for name in (key, flat(key), f"{key}.jpg"):
-        found = scenes.pose(name, data, "auto")
+        found = figure_inputs.pose(name, data)
         assert (found.name, found.free) == (key, False)
         assert np.array_equal(found.joints, joints_of(data, key))
     for name, word in (("me dancing", "wave"), (flat(key), "sit"), (key, "sit")):
-        found = scenes.pose(f"{clip}:{name}", data, "auto")
+        found = figure_inputs.pose(f"{clip}:{name}", data)
         assert np.array_equal(found.joints, DRAWN[word])
         assert not found.free
-    assert scenes.pose("walk", data, "auto").free
+    assert figure_inputs.pose("walk", data).free
 
 
 def test_the_frame_of_a_file_is_taken_for_256_unless_it_says_otherwise(data: ImageData, tmp_path: Path) -> None:
     """One pose alone says nothing of how wide its frame is."""
-    narrow = np.minimum(DRAWN["stand"], 150)
+    narrow, reader = np.minimum(DRAWN["stand"], 150), data.dataset
     for name, frame, x in (("a.csv", "auto", 0), ("fasion-resize.csv", "auto", 40), ("b.csv", "crop176", 40)):
         write_joints(tmp_path / name, {"one": narrow})
-        found = scenes.pose(f"{tmp_path / name}:one", data, frame).joints
+        people = DeepFashion(root=reader.root, annotation_frame=frame)  # type: ignore[attr-defined]
+        found = figure_inputs.pose(
+            f"{tmp_path / name}:one", ImageData(dataset=people, image_size=S, batch_size=2)
+        ).joints
         assert found[NECK, 0] == narrow[NECK, 0] + x
 
 
@@ -166,37 +171,27 @@ def test_a_sample_is_each_photo_in_each_pose(model: PoseGAN, data: ImageData, tm
     Image.new("RGB", (90, 70), (200, 30, 30)).save(file)
     write_joints(clip, {"x1": DRAWN["wave"]})
     texts = [target, f"{clip}:x1", "sit"]
-    path = figures.sample(SAMPLE | {"image": [key, str(file)], "text": texts}, model, data, tmp_path / "samples")
-    told = json.loads(path.with_suffix(".json").read_text())
-    assert told["columns"] == ["x", "c", "y", "x-hat"]
-    assert [(row["image"], row["pose"]) for row in told["rows"]] == [(w, t) for w in (key, str(file)) for t in texts]
+    sheet = model.respond(data, asked(every=True, images=[key, str(file)], texts=texts))
+    assert list(sheet.columns) == ["x", "c", "y", "x-hat"]
+    assert sheet.generated == ["x-hat"]
+    rows = [(row["image"], row["pose"]) for row in sheet.facts["rows"]]
+    assert rows == [(who, text) for who in (key, str(file)) for text in texts]
     poses = [joints_of(data, target), DRAWN["wave"], onto(DRAWN["sit"][None], joints_of(data, key))[0]]
-    for row, joints in zip(told["rows"], poses, strict=False):
-        drawn = np.asarray(Image.open(path.with_name(row["drawing"])), float) / 127.5 - 1
-        expected = mine(model, data, key, joints).permute(1, 2, 0).numpy()
-        assert np.abs(drawn - expected).max() < 0.005
-    again = figures.sample(SAMPLE | {"image": key, "text": "sit"}, model, data, tmp_path / "samples")
-    one = json.loads(again.with_suffix(".json").read_text())["rows"][0]["drawing"]
-    assert (
-        Image.open(again.with_name(one)).tobytes() == Image.open(path.with_name(told["rows"][2]["drawing"])).tobytes()
-    )
+    for drawn, joints in zip(sheet.columns["x-hat"], poses, strict=False):
+        assert same(drawn, mine(model, data, key, joints))
+    alone = model.respond(data, asked(images=[key], texts=["sit"]))
+    assert same(alone.columns["x-hat"][0], sheet.columns["x-hat"][2])
 
 
 def test_a_users_own_photo_needs_no_data_set(model: PoseGAN, tmp_path: Path) -> None:
     file = tmp_path / "me.png"
     Image.new("RGB", (90, 70), (200, 30, 30)).save(file)
     nowhere = ImageData(dataset=DeepFashion(root=tmp_path), image_size=S, batch_size=2, load_ratio=1.0)
-    cfg = SAMPLE | {"image": str(file), "text": "wave", "output": str(tmp_path / "out.png")}
-    assert figures.sample(cfg, model, nowhere, tmp_path) == tmp_path / "out.png"
-    assert (tmp_path / "out-1.png").is_file()
+    sheet = model.respond(nowhere, asked(images=[str(file)], texts=["wave"]))
+    assert sheet.columns["x-hat"][0].shape == (3, S, S)
 
 
 # ---- task=figure
-
-
-def draw_figure(model: PoseGAN, data: ImageData, folder: Path, **more: Any) -> tuple[Image.Image, dict[str, Any]]:
-    path = figures.figure(FIGURE | more, model, data, folder / "figures")
-    return Image.open(path), json.loads(path.with_suffix(".json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -210,23 +205,22 @@ def draw_figure(model: PoseGAN, data: ImageData, folder: Path, **more: Any) -> t
     ],
 )
 def test_a_figure_of_test_photos_says_what_it_shows(
-    model: PoseGAN, data: ImageData, tmp_path: Path, name: str, columns: list[str], rows: int
+    model: PoseGAN, data: ImageData, name: str, columns: list[str], rows: int
 ) -> None:
-    count = 2 if name == "swap" else 3
-    picture, told = draw_figure(model, data, tmp_path, figure=name, n=count)
-    assert told["columns"] == columns
-    assert (told["figure"], len(told["rows"]), told["checkpoint"]) == (name, rows, "some.pt")
-    assert picture.width == len(columns) * 132 + 4
+    draw: Figure = getattr(figures, name)
+    request = asked(n=2 if name == "swap" else 3)
+    sheet = draw(model, data, request)
+    assert list(sheet.columns) == columns
+    assert len(sheet.above) == rows == len(sheet.columns[columns[0]])
     test = {data.records.keys[row] for row in data.rows("test")}
-    assert set(told["images"]) <= test
-    assert told == draw_figure(model, data, tmp_path, figure=name, n=count)[1]
-    pg2 = draw_figure(make_pg2().eval(), data, tmp_path, figure=name, n=count)[1]
+    assert set(sheet.facts["images"]) <= test
+    assert sheet.facts == draw(model, data, request).facts
     changed = {"multires": ["x-hat_1", "x-hat"], "compare": ["x", "c", "y", "PG2"]}
-    assert pg2["columns"] == changed.get(name, columns)
+    assert list(draw(make_pg2().eval(), data, request).columns) == changed.get(name, columns)
 
 
 def test_a_pair_is_drawn_as_evaluation_draws_it(model: PoseGAN, data: ImageData) -> None:
-    drawn = figures.grid(FIGURE, model, data)
+    drawn = figures.grid(model, data, asked())
     keys = data.records.keys
     pairs = [(keys.index(a), keys.index(b)) for a, b in zip(drawn.facts["images"], drawn.facts["poses"], strict=True)]
     assert {tuple(pair) for pair in data.pose_pairs("test").tolist()} >= set(pairs)
@@ -242,8 +236,8 @@ def test_a_pair_is_drawn_as_evaluation_draws_it(model: PoseGAN, data: ImageData)
 def test_compare_shows_the_hardest_pairs(model: PoseGAN, data: ImageData) -> None:
     pairs = data.pose_pairs("test")
     source, target = (torch.from_numpy(data.records.joints[pairs[:, k]].astype(np.int64)) for k in (0, 1))
-    far = pairs[int(scenes.distance(source, target).argmax())]
-    drawn = figures.compare(FIGURE, model, data)
+    far = pairs[int(figure_inputs.distance(source, target).argmax())]
+    drawn = figures.compare(model, data, asked())
     assert drawn.facts["images"][0] == data.records.keys[far[0]]
     assert drawn.facts["poses"][0] == data.records.keys[far[1]]
 
@@ -253,20 +247,20 @@ def test_no_truth_is_shown_where_there_is_none(model: PoseGAN, data: ImageData) 
     identities = data.records.identities
     stranger = next(int(row) for row in data.rows("test") if identities[row] != identities[source])
     keys = [data.records.keys[row] for row in (source, target, stranger)]
-    drawn = figures.grid(FIGURE | {"images": [keys[0]], "texts": [keys[1], keys[2], "sit"]}, model, data)
+    drawn = figures.grid(model, data, asked(images=[keys[0]], texts=[keys[1], keys[2], "sit"]))
     true = drawn.columns["y"]
     assert not (true[0] == 1).all()
     assert (true[1] == 1).all()
     assert (true[2] == 1).all()
-    assert "y" not in figures.grid(FIGURE | {"images": [keys[0]], "texts": ["sit"]}, model, data).columns
-    alone = figures.grid(FIGURE | {"images": [keys[0]]}, model, data)  # another photo of the same person
+    assert "y" not in figures.grid(model, data, asked(images=[keys[0]], texts=["sit"])).columns
+    alone = figures.grid(model, data, asked(images=[keys[0]]))  # another photo of the same person
     row = data.records.keys.index(alone.facts["poses"][0])
     assert identities[row] == identities[source] != identities[stranger]
     assert row != source
 
 
 def test_a_swap_has_each_person_in_a_row_and_each_pose_in_a_column(model: PoseGAN, data: ImageData) -> None:
-    drawn = figures.swap(FIGURE, model, data)
+    drawn = figures.swap(model, data, asked())
     keys = drawn.facts["images"]
     assert len({data.records.identities[data.records.keys.index(key)] for key in keys}) == 3
     inside = slice(4, -4)
@@ -276,7 +270,7 @@ def test_a_swap_has_each_person_in_a_row_and_each_pose_in_a_column(model: PoseGA
             expected = mine(model, data, who, joints_of(data, shown))
             assert same(cell[:, inside, inside], expected[:, inside, inside])
             assert same(cell, expected) == (who != shown)  # the diagonal is framed
-    named = figures.swap(FIGURE | {"images": keys[:2], "texts": ["sit", keys[1]]}, model, data)
+    named = figures.swap(model, data, asked(images=keys[:2], texts=["sit", keys[1]]))
     assert same(named.columns["pose 2"][1], mine(model, data, keys[0], joints_of(data, keys[1])))
     assert not same(named.columns["pose 2"][2], mine(model, data, keys[1], joints_of(data, keys[1])))
 
@@ -287,29 +281,27 @@ def frames_of(drawn: Sheet, row: int = 1) -> list[torch.Tensor]:
 
 def test_a_walk_of_each_kind(model: PoseGAN, data: ImageData, tmp_path: Path) -> None:
     a, b = (data.records.keys[row] for row in data.pose_pairs("test")[0])
-    plain = figures.strip(FIGURE | {"images": [a]}, model, data)
+    plain = figures.walk(model, data, asked(images=[a]))
     own = joints_of(data, a)
     for frame, joints in zip(frames_of(plain), onto(walk(4), own), strict=True):
         assert same(frame, mine(model, data, a, joints))
-    path = figures.strip(FIGURE | {"images": [a], "texts": [a, b]}, model, data)
+    path = figures.walk(model, data, asked(images=[a], texts=[a, b]))
     assert same(frames_of(path)[0], mine(model, data, a, own))
     assert same(frames_of(path)[-1], mine(model, data, a, joints_of(data, b)))
     middle = between(np.stack([own, joints_of(data, b)]), 4)[1]
     assert same(frames_of(path)[1], mine(model, data, a, middle))
     clip, nobody = tmp_path / "clip.csv", np.full((18, 2), -1)
     write_joints(clip, {"f0": nobody} | {f"f{k}": joints for k, joints in enumerate(walk(7), 1)})
-    told = figures.strip(FIGURE | {"images": [a], "texts": [str(clip)]}, model, data)
+    told = figures.walk(model, data, asked(images=[a], texts=[str(clip)]))
     shown = onto(walk(7)[[0, 2, 4, 6]], own)
     for frame, joints in zip(frames_of(told), shown, strict=True):
         assert same(frame, mine(model, data, a, joints))
 
 
-def test_a_walk_is_a_gif_too(model: PoseGAN, data: ImageData, tmp_path: Path) -> None:
-    picture, told = draw_figure(model, data, tmp_path, figure="walk", images=[key_of(data), key_of(data, -1)])
-    assert len(told["rows"]) == 4
-    animation = Image.open(tmp_path / "figures" / told["animation"])
-    assert animation.n_frames == 4
-    assert animation.width == 2 * 132 + 4 < picture.width
+def test_a_walk_moves(model: PoseGAN, data: ImageData) -> None:
+    sheet = figures.walk(model, data, asked(images=[key_of(data), key_of(data, -1)]))
+    assert len(sheet.above) == 4
+    assert sheet.moving == [f"frame {k}" for k in range(1, 5)]
 
 
 def test_methods_side_by_side(model: PoseGAN, data: ImageData, tmp_path: Path) -> None:
@@ -324,7 +316,7 @@ def test_methods_side_by_side(model: PoseGAN, data: ImageData, tmp_path: Path) -
     for k, other in enumerate(others.values()):
         files.append(str(tmp_path / f"{k}.pt"))
         torch.save(other.eval().export(), files[-1])
-    drawn = figures.compare(FIGURE | {"other": files, "n": 1}, model, data)
+    drawn = figures.compare(model, data, asked(other=files, n=1))
     assert list(drawn.columns) == ["x", "c", "y", *others, "3 GGBs"]
     assert drawn.facts["other"] == dict(zip(others, files, strict=True))
     who, where = drawn.facts["images"][0], joints_of(data, drawn.facts["poses"][0])
@@ -340,7 +332,7 @@ def test_critics_of_a_checkpoint(data: ImageData) -> None:
             for critic in (block.Da, block.Dv):
                 critic.layers[-1].weight.zero_()
         model.discriminator_ggb["6"].Dv.layers[-1].bias.fill_(9)
-    drawn = figures.critics(FIGURE | {"n": 2, "checkpoint": "last.ckpt"}, model, data)
+    drawn = figures.critics(model, data, asked(n=2))
     judged = [f"{name} of {what}" for name in ("D_a", "D_v") for what in ("y", "x-hat")]
     assert list(drawn.columns) == ["y^n", "x-hat^n", *judged]
     assert [image.shape[-1] for image in drawn.columns["y^n"]] == [8, 8, 16, 16, 32, 32]
@@ -360,45 +352,39 @@ def test_what_cannot_be_drawn_is_a_sentence(model: PoseGAN, data: ImageData, tmp
     write_joints(empty, {"nobody": np.full((18, 2), -1)})
     write_joints(hollow := tmp_path / "hollow.csv", {})
     short.write_text(f"{HEADER}\none: {list(range(17))}: {list(range(18))}\n")
-    ok = {"image": key, "text": "sit"}
+    ok: dict[str, Any] = {"every": True, "images": [key], "texts": ["sit"]}
     for change, words in (
-        ({"image": None}, "image=PHOTO"),
-        ({"text": None}, "FILE.csv:NAME"),
-        ({"image": key[:-1]}, f"nearest is {key}"),
-        ({"text": "wlak"}, "nor a photo of deepfashion: the nearest is walk"),
-        ({"text": key[:-1]}, f"nearest is {key}"),
-        ({"text": str(file)}, "prepare=poses"),
-        ({"text": str(clip)}, "clip.csv:NAME"),
-        ({"text": f"{clip}:oen"}, "nearest is one"),
-        ({"text": f"{clip}:nobody"}, "nobody was found"),
-        ({"text": f"{short}:one"}, "17 y and 18 x, not 18 each"),
-        ({"text": f"{tmp_path}/none.csv:one"}, "no file of key points"),
-        ({"text": f"{hollow}:one"}, "no line of key points"),
-        ({"output": "x.jpg"}, ".png"),
+        ({"images": []}, "image=PHOTO"),
+        ({"texts": []}, "FILE.csv:NAME"),
+        ({"images": [key[:-1]]}, f"nearest is {key}"),
+        ({"texts": ["wlak"]}, "nor a photo of deepfashion: the nearest is walk"),
+        ({"texts": [key[:-1]]}, f"nearest is {key}"),
+        ({"texts": [str(file)]}, "prepare=poses"),
+        ({"texts": [str(clip)]}, "clip.csv:NAME"),
+        ({"texts": [f"{clip}:oen"]}, "nearest is one"),
+        ({"texts": [f"{clip}:nobody"]}, "nobody was found"),
+        ({"texts": [f"{short}:one"]}, "17 y and 18 x, not 18 each"),
+        ({"texts": [f"{tmp_path}/none.csv:one"]}, "no file of key points"),
+        ({"texts": [f"{hollow}:one"]}, "no line of key points"),
     ):
-        cfg = SAMPLE | ok | change
-        assert words in refusal(lambda cfg=cfg: figures.sample(cfg, model, data, tmp_path)), change
-    for change, words in (
-        ({"figure": "wlak"}, "did you mean walk"),
-        ({"images": [str(file)]}, "no other pose"),
-        ({"images": [key] * 2, "texts": ["sit", "walk", "back"]}, "2 photos and 3 poses"),
-        ({"figure": "swap", "images": [str(file)]}, "say which poses"),
-        ({"figure": "walk", "texts": ["sit"]}, "give two"),
-        ({"figure": "walk", "texts": [str(empty)]}, "shows nobody"),
-        ({"figure": "walk", "steps": 1}, "from 2 on"),
-        ({"figure": "critics"}, "checkpoint=FILE.ckpt"),
-        ({"figure": "compare", "other": str(tmp_path / "no.pt")}, "no weights file"),
+        assert words in refusal(lambda change=change: model.respond(data, asked(**ok | change))), change
+    for name, change, words in (
+        ("grid", {"images": [str(file)]}, "no other pose"),
+        ("grid", {"images": [key] * 2, "texts": ["sit", "walk", "back"]}, "2 images and 3 texts"),
+        ("swap", {"images": [str(file)]}, "say which poses"),
+        ("walk", {"texts": ["sit"]}, "give two"),
+        ("walk", {"texts": [str(empty)]}, "shows nobody"),
+        ("compare", {"other": str(tmp_path / "no.pt")}, "no weights file"),
     ):
-        cfg = FIGURE | {"figure": "grid"} | change
-        assert words in refusal(lambda cfg=cfg: figures.figure(cfg, model, data, tmp_path)), change
-    cfg = FIGURE | {"figure": "critics", "checkpoint": "a.ckpt"}
-    assert "choose model=ggb" in refusal(lambda: figures.figure(cfg, make(levels=[]), data, tmp_path))
+        draw: Figure = getattr(figures, name)
+        assert words in refusal(lambda draw=draw, change=change: draw(model, data, asked(**change))), change
+    assert "choose model=ggb" in refusal(lambda: figures.critics(make(levels=[]), data, asked()))
     strange = tmp_path / "strange.pt"
     torch.save({"kind": "vse", "config": {}}, strange)
-    cfg = FIGURE | {"figure": "compare", "other": str(strange)}
-    assert "no exported pose model" in refusal(lambda: figures.figure(cfg, model, data, tmp_path))
+    other = asked(other=str(strange))
+    assert "no exported pose model" in refusal(lambda: figures.compare(model, data, other))
     torch.save(make(image_size=128).export(), strange)
-    assert "draws at 128 px" in refusal(lambda: figures.figure(cfg, model, data, tmp_path))
+    assert "draws at 128 px" in refusal(lambda: figures.compare(model, data, other))
 
 
 def test_data_without_key_points_is_a_sentence(model: PoseGAN, tmp_path: Path) -> None:
@@ -409,11 +395,6 @@ def test_data_without_key_points_is_a_sentence(model: PoseGAN, tmp_path: Path) -
         dataset=DeepFashion(root=tmp_path / "drawn"), image_size=S, batch_size=2, load_ratio=1.0, store=tmp_path / "s"
     )
     key = bare.records.keys[0]
-    for text, refused in ((key, True), ("sit", False)):
-        cfg = SAMPLE | {"image": key, "text": text}
-        if refused:
-            assert "task=prepare prepare=poses" in refusal(lambda cfg=cfg: figures.sample(cfg, model, bare, tmp_path))
-        else:
-            assert figures.sample(cfg, model, bare, tmp_path).is_file()
-    cfg = FIGURE | {"figure": "grid"}
-    assert "prepare=poses" in refusal(lambda: figures.figure(cfg, model, bare, tmp_path))
+    assert "task=prepare prepare=poses" in refusal(lambda: model.respond(bare, asked(images=[key], texts=[key])))
+    assert model.respond(bare, asked(images=[key], texts=["sit"])).generated == ["x-hat"]
+    assert "prepare=poses" in refusal(lambda: figures.grid(model, bare, asked()))

@@ -23,8 +23,8 @@ from common.errors import UserError
 from common.metrics.extractors import InceptionExtractor, extract
 from common.metrics.functions import SEED, inception_score, to_uint8
 from ggb.measures import Measures, ssim_dsc, ssim_patn, ssim_pg2
+from ggb.published_images import batches, listed
 from ggb.scores import scores
-from ggb.strips import batches, listed
 from tests.peers.fidelity import write_inception
 from tests.worlds.tiny import call
 from tests.worlds.tiny_pairs import S, make

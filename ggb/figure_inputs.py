@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from common.data.module import ImageData
-from common.data.poses import FRAME, in_window, pose_distance
+from common.data.poses import FRAME, in_window, pose_distance, pose_maps
 from common.data.readers.fashion_csv import read_joints
 from common.data.readers.fashion_names import parse
 from common.errors import UserError
-from common.pictures import Config, listed, number, read_photos
-from ggb.serving import PoseGAN
+from common.pictures import Images, Request, pixels
 from ggb.skeletons import DRAWN, onto
 
 
@@ -62,16 +61,16 @@ def row_of(name: str, data: ImageData, words: Sequence[str]) -> int:
     return row
 
 
-def pose(text: str, data: ImageData, frame: str) -> Pose:
+def pose(text: str, data: ImageData) -> Pose:
     """A drawn pose by its word, one of a file as FILE.csv:NAME, or that of a photo of the data set.
 
-    frame: data.annotation_frame, of the file. UserError where there is none, or nobody.
+    UserError where there is none, or nobody.
     """
     if text in DRAWN:
         return Pose(text, DRAWN[text], free=True)
     file, stop, name = text.rpartition(".csv:")
     if stop:
-        table = clip(f"{file}.csv", frame)
+        table = clip(f"{file}.csv", frame_of(data))
         found = name if name in table else parse(name) or parse(f"{name}.jpg") or name
         if found not in table:
             near = (difflib.get_close_matches(name, table, n=1) or [*table])[0]
@@ -130,15 +129,7 @@ def joints_of(row: int, data: ImageData) -> np.ndarray:
 
 def photos(people: Sequence[Person], data: ImageData) -> Tensor:
     """B,3,S,S in [-1, 1], from wherever they are."""
-    rows = np.array([each.row for each in people if each.row is not None], np.int64)
-    loaded: list[Tensor] = []
-    if len(rows):
-        batch = next(iter(data.eval_loader(rows=rows, batch_size=len(rows), reads=("image",))))
-        loaded = list(data.move(batch, "cpu")["image"])
-        if len(loaded) < len(rows):
-            raise UserError(f"a photo of {', '.join(p.name for p in people)} cannot be read: name others.")
-    found = iter(loaded)
-    return torch.stack([next(found) if each.row is not None else read_photos([each.name], data)[0] for each in people])
+    return pixels(Images([each.name for each in people], [each.row for each in people]), data)
 
 
 def to_model(joints: np.ndarray, data: ImageData) -> Tensor:
@@ -166,15 +157,41 @@ class Scene(NamedTuple):
     joints: Tensor  # B,18,2 in pixels of x
     y: list[Tensor | None]  # the photo of that pose, where it is of the same person in the same clothes
 
+    @property
+    def titles(self) -> list[str]:
+        return [f"{who.name} in the pose of {pose.name}" for who, pose in zip(self.people, self.poses, strict=True)]
 
-def arranged(people: list[Person], poses: list[Pose], model: PoseGAN, data: ImageData) -> Scene:
-    """The photos and poses of pairs."""
+    @property
+    def facts(self) -> dict[str, list[str]]:
+        return {"images": [who.name for who in self.people], "poses": [pose.name for pose in self.poses]}
+
+    @property
+    def given(self) -> dict[str, list[Tensor]]:
+        """What pictures are made from and compared with: x, c and, where a photo shows it, y."""
+        columns = {"x": list(self.x), "c": list(stickmen(self.joints, self.x.shape[-1]))}
+        if any(y is not None for y in self.y):
+            columns["y"] = [blank(x) if y is None else y for x, y in zip(self.x, self.y, strict=True)]
+        return columns
+
+
+def stickmen(joints: Tensor, side: int) -> Tensor:
+    """B,18,2 -> B,3,S,S: limbs in colours of their own, as wide as they are in the picture of progress."""
+    return pose_maps(joints, side, kind="stickman", radius=max(2.0, side / 64))
+
+
+def blank(like: Tensor) -> Tensor:
+    """A white image: there is nothing to show."""
+    return torch.ones_like(like)
+
+
+def arranged(people: list[Person], poses: list[Pose], data: ImageData, device: torch.device) -> Scene:
+    """The photos and poses of pairs, on the model's device."""
     joints = to_model(np.stack([worn(pose, who, data) for who, pose in zip(people, poses, strict=True)]), data)
     true = [same(who, pose, data) for who, pose in zip(people, poses, strict=True)]
     rows = [Person(pose.name, pose.row) for pose, there in zip(poses, true, strict=True) if there]
-    targets = iter(photos(rows, data).to(model.device) if rows else ())
+    targets = iter(photos(rows, data).to(device) if rows else ())
     y = [next(targets) if there else None for there in true]
-    return Scene(people, poses, photos(people, data).to(model.device), joints.to(model.device), y)
+    return Scene(people, poses, photos(people, data).to(device), joints.to(device), y)
 
 
 def same(who: Person, pose: Pose, data: ImageData) -> bool:
@@ -185,41 +202,38 @@ def same(who: Person, pose: Pose, data: ImageData) -> bool:
     return identities is not None and bool(identities[who.row] == identities[pose.row])
 
 
-def scene(cfg: Config, model: PoseGAN, data: ImageData, *, hardest: bool = False) -> Scene:
+def scene(data: ImageData, request: Request, device: torch.device, *, hardest: bool = False) -> Scene:
     """The user's photos in the user's poses (one for all, or one each), or in that of another photo of the same person;
     else `n` test pairs, the hardest by distance of their poses or some from all over the list."""
-    asked, texts = listed(cfg["images"]), listed(cfg["texts"])
-    if not asked and not texts:
-        pairs = test_pairs(data, number(cfg, "n", 1), hardest)
+    if not request.images and not request.texts:
+        pairs = test_pairs(data, request.n, hardest)
         keys = data.records.keys
         people = [Person(keys[row], int(row)) for row in pairs[:, 0]]
         poses = [Pose(keys[row], joints_of(row, data), int(row)) for row in pairs[:, 1]]
-        return arranged(people, poses, model, data)
-    people = [person(name, data) for name in asked] or people_of(data, 1)
-    poses = [pose(text, data, frame_of(cfg)) for text in texts] or [other_pose(who, data) for who in people]
-    if len(people) != len(poses) and 1 not in (len(people), len(poses)):
-        raise UserError(
-            f"figure={cfg['figure']} draws each photo in one pose, and there are {len(people)} photos and {len(poses)} "
-            "poses: give one of either, or as many (figure=swap takes any numbers)."
-        )
-    most = max(len(people), len(poses))
-    return arranged(people * (most // len(people)), poses * (most // len(poses)), model, data)
+        return arranged(people, poses, data, device)
+    people = [person(name, data) for name in request.images] or people_of(data, 1)
+    poses = [pose(text, data) for text in request.texts]
+    image, text = request.pairs()
+    people = [people[i] for i in image]
+    poses = [poses[t] for t in text] if poses else [other_pose(who, data) for who in people]
+    return arranged(people, poses, data, device)
 
 
-def frame_of(cfg: Config) -> str:
-    return str(cfg["data"].get("annotation_frame", "auto"))
+def frame_of(data: ImageData) -> str:
+    """data.annotation_frame."""
+    return getattr(data.dataset, "annotation_frame", "auto")
 
 
 def other_pose(who: Person, data: ImageData) -> Pose:
     """That of another photo of the same person in the same clothes, the one farthest from theirs."""
     if who.row is None:
-        raise UserError(f"{who.name} is a file and no other pose of it is known: add texts=[walk], say.")
+        raise UserError(f"{who.name} is a file and no other pose of it is known: give a pose too, such as walk.")
     own, identities = joints_of(who.row, data), data.records.identities
     assert identities is not None
     rows = [int(r) for r in np.flatnonzero(identities == identities[who.row]) if r != who.row]
     rows = [row for row in rows if (joints_of(row, data) >= 0).any()]
     if not rows:
-        raise UserError(f"{who.name} has no other photo with key points: add texts=[walk], say.")
+        raise UserError(f"{who.name} has no other photo with key points: give a pose too, such as walk.")
     others = torch.from_numpy(np.stack([joints_of(row, data) for row in rows]))
     far = rows[int(distance(torch.from_numpy(own)[None], others).argmax())]
     return Pose(data.records.keys[far], joints_of(far, data), far)
