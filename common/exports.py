@@ -180,9 +180,12 @@ class Artifact(Checkpointed):
             self.log("progress/images", float(self.images_seen), on_step=False, on_epoch=True, batch_size=1)
 
 
-def read_artifact(path: str | Path, kind: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """What an `Artifact` of this kind wrote. parts: what is read of it (`weights.check_parts`). UserError else."""
+def read_artifact(
+    path: str | Path, kind: str, parts: Mapping[str, Any], format: int = Artifact.FORMAT
+) -> dict[str, Any]:
+    """What an `Artifact` of this kind and format wrote. parts: what is read of it (`weights.check_parts`). UserError
+    for anything else."""
     content = read_weights(path)
-    check_export(content, kind, Artifact.FORMAT, path, f"give the file that model={kind} made")
+    check_export(content, kind, format, path, f"give the file that model={kind} made")
     check_parts(content, parts, path)
     return content

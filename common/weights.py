@@ -121,7 +121,7 @@ def check_parts(content: Mapping[str, Any], parts: Mapping[str, Any], path: str 
         nested = isinstance(kind, Mapping)
         wanted = Mapping if nested else kind
         fits = isinstance(value, wanted) if isinstance(wanted, type | UnionType) else wanted(value)
-        if not fits:
+        if name not in content or not fits:
             fault = f"is a {type(value).__name__}" if name in content else "is missing"
             raise UserError(f"{path} is not whole, its part {inside}{name} {fault}: take the original file.")
         if nested:

@@ -14,19 +14,33 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from common.blocks import Frozen
 from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
 from common.exports import read_artifact
 from common.files import file_hash
-from common.weights import check_fit, fill, load_strict, on_cpu, read_state, without_parallel
+from common.weights import (
+    are_words,
+    check_fit,
+    check_parts,
+    fill,
+    is_state,
+    load_strict,
+    on_cpu,
+    read_state,
+    settings_of,
+    without_parallel,
+)
+from finegan.conditions import denoised_hash
 from finegan.discriminators import Discriminator
-from finegan.encoders import PARTS, Encoders, ImageEncoder, RNNEncoder, encoders_of
+from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.networks import Generator, warm_start
 
 KINDS = {  # of files: a weight that no other has
@@ -37,6 +51,7 @@ KINDS = {  # of files: a weight that no other has
 }
 COCO = 27_297  # words of AttnGAN's other published vocabulary; CUB's has 5,450
 NAMES = "names.json"
+FORMAT = 2  # of what model=damsm exports
 
 
 def read_kind(path: str | Path, kind: str) -> dict[str, Tensor]:
@@ -135,7 +150,72 @@ def take_generator(generator: nn.Module, state: Mapping[str, Tensor], source: st
         load_strict(generator, state, source=source)
 
 
-# ---- encoders
+# ---- both encoders of a finished DAMSM, as a GAN takes them
+
+
+@dataclass
+class Encoders:
+    """Both encoders of a finished DAMSM, frozen, and what they were taught."""
+
+    text: Frozen  # of an RNNEncoder
+    image: Frozen  # of an ImageEncoder
+    names: tuple[str, ...]  # names[i - 1] is what token i says
+    inputs: str  # "text", "raw", "clean" or "class"
+    hash: str  # of the file: 8 hexadecimal digits
+    config: dict[str, Any]  # settings of the DAMSM; code_dim and word_dim at least
+    denoised_hash: str | None = None  # with inputs=clean: which labels survived (conditions.denoised_hash)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same, with both networks on a device."""
+        self.text.to(device)
+        self.image.to(device)
+        return self
+
+    def check(self, *, inputs: str, denoised: str | Path | None = None, code_dim: int | None = None) -> None:
+        """UserError unless they were taught on this kind of input, this file of denoised attributes, at this width.
+
+        Encoders of another kind would run and silently lower results: Table 2's rows have their own.
+        """
+        if inputs != self.inputs:
+            taught = f"the encoders were trained with model.inputs={self.inputs}, not {inputs}"
+            raise UserError(f"{taught}: give the file of a model=damsm of that kind, or change model.inputs.")
+        if inputs == "clean" and denoised is not None and (found := denoised_hash(denoised)) != self.denoised_hash:
+            taught = f"the encoders were trained on other denoised attributes ({self.denoised_hash})"
+            remedy = "train model=damsm on that file, or give the file they were trained on"
+            raise UserError(f"{taught} than {denoised} ({found}): {remedy}.")
+        if code_dim not in (None, own := self.config["code_dim"]):
+            raise UserError(f"the encoders' codes have width {own}: set model.code_dim to it, not {code_dim}.")
+
+    def export(self) -> dict[str, Any]:
+        """Plain values and tensors, from which `encoders_of` makes these again."""
+        told = {key: getattr(self, key) for key in ("inputs", "hash", "config", "denoised_hash")}
+        states = {"text": on_cpu(self.text.net.state_dict()), "image": on_cpu(self.image.net.state_dict())}
+        return told | {"names": list(self.names)} | states
+
+
+# what a file holds of both encoders; `Encoders` says what each is
+PARTS = {
+    "names": are_words,
+    "inputs": str,
+    "denoised_hash": str | None,
+    "config": {"word_dim": int, "code_dim": int, "trunk": str, "image_size": int},
+    "text": is_state,
+    "image": is_state,
+}
+
+
+def encoders_of(content: Mapping[str, Any], path: str | Path, *, legacy: bool = False) -> Encoders:
+    """Frozen encoders of a file's content, which PARTS and `hash` describe. UserError for weights of other sizes."""
+    config, names = content["config"], tuple(content["names"])
+    with settings_of(path), torch.device("meta"):
+        text = RNNEncoder(tokens=len(names) + 1, word_dim=config["word_dim"], code_dim=config["code_dim"])
+        image = ImageEncoder(**{key: config[key] for key in ("code_dim", "image_size", "trunk")}, legacy=legacy)
+    return Encoders(
+        text=Frozen(fill(text, content["text"], path)),
+        image=Frozen(fill(image, content["image"], path)),
+        names=names,
+        **{key: content[key] for key in ("inputs", "hash", "config", "denoised_hash")},
+    )
 
 
 def load_encoders(path: str | Path, *, legacy: bool = False) -> Encoders:
@@ -145,13 +225,13 @@ def load_encoders(path: str | Path, *, legacy: bool = False) -> Encoders:
     """
     if Path(path).is_dir():
         return encoders_of(read_published(path), path, legacy=legacy)
-    return encoders_of(read_artifact(path, "damsm", PARTS) | {"hash": file_hash(path)}, path, legacy=legacy)
+    return encoders_of(read_artifact(path, "damsm", PARTS, FORMAT) | {"hash": file_hash(path)}, path, legacy=legacy)
 
 
 def read_published(folder: str | Path) -> dict[str, Any]:
     """What text_encoder*.pth, image_encoder*.pth and captions.pickle (or names.json) of a folder hold.
 
-    {names, inputs, cleaned_hash, config, hash, text, image} as Encoders has them, the last two as state dicts on the
+    {names, inputs, denoised_hash, config, hash, text, image} as Encoders has them, the last two as state dicts on the
     CPU. Of several the last epoch's are read. UserError names all that is missing at once, a file that is another
     network's, and a vocabulary that is not the encoder's.
     """
@@ -162,9 +242,10 @@ def read_published(folder: str | Path) -> dict[str, Any]:
     missing = [path.name for path in (text_file, image_file) if not path.is_file()]
     refuse_missing(folder, missing + (["captions.pickle"] if vocabulary is None else []))
     assert vocabulary is not None
-    told: dict[str, Any] = {"inputs": "text", "cleaned_hash": None}
+    told: dict[str, Any] = {"inputs": "text", "denoised_hash": None}
     if vocabulary.name == NAMES:
         told = json.loads(vocabulary.read_text(encoding="utf-8"))
+        check_parts(told, {name: PARTS[name] for name in ("names", "inputs", "denoised_hash")}, vocabulary)
     else:
         told["names"] = read_vocabulary(vocabulary)
     states = {"text": read_kind(text_file, "text encoder"), "image": read_kind(image_file, "image encoder")}
@@ -242,5 +323,5 @@ def write_attngan(nets: Mapping[str, nn.Module], encoders: Encoders, folder: str
     for name, net in {**nets, **both}.items():
         state = {key: value.contiguous() for key, value in on_cpu(net.state_dict()).items()}
         torch.save(state, folder / f"{name}.pth", _use_new_zipfile_serialization=False)
-    told = {"inputs": encoders.inputs, "cleaned_hash": encoders.cleaned_hash, "names": list(encoders.names)}
+    told = {"inputs": encoders.inputs, "denoised_hash": encoders.denoised_hash, "names": list(encoders.names)}
     (folder / NAMES).write_text(json.dumps(told, indent=1), encoding="utf-8")

@@ -22,7 +22,7 @@ from common.blocks import Frozen
 from common.data.records import Records
 from common.errors import UserError, choose
 from common.files import sha256
-from finegan.denoise import Cleaned, read_cleaned
+from finegan.denoise import Denoised, read_denoised
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +64,13 @@ def attribute_sequences(
     records: Records,
     *,
     inputs: str,
-    cleaned: str | Path | None = None,
+    denoised: str | Path | None = None,
     min_certainty: int = 1,
     percentages: np.ndarray | None = None,
 ) -> Sequences:
     """One sequence for each image: the attributes it has, in ascending order, never none.
 
-    inputs: raw = as labelled, clean = those that denoising kept (`cleaned` is its file), class = typical of the class.
+    inputs: raw = as labelled, clean = those that denoising kept (`denoised` is its file), class = typical of the class.
     min_certainty: 2 leaves out labels of what was not visible, 3 guesses too. percentages: classes,A in [0, 100]; None
     = the table beside the data, else what the labels themselves say. An image left without attributes: by certainty,
     the limit is dropped; by denoising, the one of largest score - threshold stays; else the commonest of its class.
@@ -92,7 +92,7 @@ def attribute_sequences(
         present = labelled & (certainty >= min_certainty)
         present |= labelled & ~present.any(1, keepdims=True)
         if inputs == "clean":
-            present = _survivors(records, read_file(cleaned), labelled, present)
+            present = _survivors(records, read_file(denoised), labelled, present)
     none = np.flatnonzero(~present.any(1))
     if len(lost := none[~of_class[none].any(1)]):
         lack = f"neither {records.keys[lost[0]]} nor its class has an attribute"
@@ -112,37 +112,37 @@ def attribute_sequences(
     )
 
 
-def _survivors(records: Records, cleaned: Cleaned, labelled: np.ndarray, present: np.ndarray) -> np.ndarray:
+def _survivors(records: Records, denoised: Denoised, labelled: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Those of `present`, N,A bool, that denoising kept (and those it added to `labelled`), or the best one of each."""
     again = "make them again with task=prepare prepare=attributes"
-    if tuple(cleaned.names) != records.attribute_names:
-        raise UserError(f"the cleaned attributes are not the {labelled.shape[1]} of {records.name}: {again}.")
-    place = {key: row for row, key in enumerate(cleaned.keys)}
+    if tuple(denoised.names) != records.attribute_names:
+        raise UserError(f"the denoised attributes are not the {labelled.shape[1]} of {records.name}: {again}.")
+    place = {key: row for row, key in enumerate(denoised.keys)}
     if absent := [key for key in records.keys if key not in place]:
         some = f"{len(absent):,} of {len(records):,} are absent, such as {absent[0]}"
-        raise UserError(f"the cleaned attributes are of other images than {records.name}, {some}: {again}.")
+        raise UserError(f"the denoised attributes are of other images than {records.name}, {some}: {again}.")
     rows = np.array([place[key] for key in records.keys])
-    kept = cleaned.present[rows].astype(bool) & ~(labelled & ~present)
-    margin = np.where(present & ~cleaned.skipped, cleaned.score[rows] - cleaned.threshold, -np.inf)
+    kept = denoised.present[rows].astype(bool) & ~(labelled & ~present)
+    margin = np.where(present & ~denoised.skipped, denoised.score[rows] - denoised.threshold, -np.inf)
     best = present & (margin == margin.max(1, keepdims=True))
     some = present.any(1) & ~kept.any(1)
     kept[some, best[some].argmax(1)] = True
     return kept
 
 
-def read_file(cleaned: str | Path | None) -> Cleaned:
-    """The products of denoising, attributes_clean.npz. UserError without a file."""
-    if cleaned is None:
+def read_file(denoised: str | Path | None) -> Denoised:
+    """What `prepare=attributes` wrote. UserError without a file."""
+    if denoised is None:
         raise UserError(
-            "model.inputs=clean reads a file of cleaned attributes: run task=prepare prepare=attributes and set "
-            "model.cleaned to what it wrote, or choose model.inputs=raw."
+            "model.inputs=clean reads a file of denoised attributes: run task=prepare prepare=attributes and set "
+            "model.denoised to what it wrote, or choose model.inputs=raw."
         )
-    return read_cleaned(Path(cleaned))
+    return read_denoised(Path(denoised))
 
 
-def cleaned_hash(cleaned: str | Path) -> str:
+def denoised_hash(denoised: str | Path) -> str:
     """8 hexadecimal digits of which labels a file of denoising keeps, of which images: what an encoder was taught."""
-    file = read_file(cleaned)
+    file = read_file(denoised)
     words = "\n".join([*file.keys, *file.names]).encode()
     return sha256(words + np.packbits(file.present.astype(bool)).tobytes())[:8]
 

@@ -16,7 +16,8 @@ from common.errors import UserError, check_ranges, choose
 from common.exports import Artifact
 from common.metrics.functions import r_precision
 from common.weights import are_words, on_cpu
-from finegan.conditions import INPUTS, Sequences, attribute_sequences, caption_sequences, cleaned_hash, padding, pick
+from finegan.checkpoints import FORMAT
+from finegan.conditions import INPUTS, Sequences, attribute_sequences, caption_sequences, denoised_hash, padding, pick
 from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.losses import damsm_loss
 
@@ -43,13 +44,14 @@ class DAMSM(Artifact):
     """
 
     KIND = "damsm"
+    FORMAT, CHECKPOINT_FORMAT = FORMAT, 3
     FACTS: ClassVar[Mapping[str, Any]] = {
         "names": are_words,
         "inputs": str,
-        "cleaned_hash": str | None,
+        "denoised_hash": str | None,
         "scores": dict,
     }
-    TAUGHT = ("names", "inputs", "cleaned_hash")
+    TAUGHT = ("names", "inputs", "denoised_hash")
 
     text: RNNEncoder
     image: ImageEncoder
@@ -58,7 +60,7 @@ class DAMSM(Artifact):
         self,
         *,
         inputs: str,
-        cleaned: str | None,
+        denoised: str | None,
         denoise_rule: str,
         min_certainty: int,
         tokens: int | None,
@@ -79,7 +81,7 @@ class DAMSM(Artifact):
         measure_every: int,
         seed: int,
     ) -> None:
-        """inputs, cleaned, min_certainty: see conditions.attribute_sequences; denoise_rule: of a `cleaned` made for it.
+        """inputs, denoised, min_certainty: see conditions.attribute_sequences. denoise_rule: of a file made for it.
 
         tokens: attributes or words, and padding; None = as many as the data have. trunk_weights: a file for
         ImageEncoder.load_trunk, needed to fit with trunk=inception_v3. clip_rnn: largest gradient norm of the text
@@ -92,14 +94,14 @@ class DAMSM(Artifact):
         check_ranges(
             "model.optimizer", optimizer, dict.fromkeys(("lr", "decay", "floor"), "(0, inf)") | {"betas": "2 x [0, 1)"}
         )
-        self.inputs, self.cleaned, self.min_certainty = inputs, cleaned, min_certainty
+        self.inputs, self.denoised, self.min_certainty = inputs, denoised, min_certainty
         self.max_len, self.max_len_eval, self.subset_prob = max_len, max_len_eval, subset_prob
         self.optimizer, self.clip_rnn = optimizer, clip_rnn
         self.loss: dict[str, Any] = {"gammas": tuple(gammas), "length_norm": length_norm}
         self.trunk_weights, self.measure_every, self.seed = trunk_weights, measure_every, seed
         self.sequences: Sequences | None = None
         self.names: list[str] = []
-        self.cleaned_hash: str | None = None
+        self.denoised_hash: str | None = None
         self.scores: dict[str, float] = {}
         if tokens is not None:
             self.build(tokens)
@@ -126,9 +128,9 @@ class DAMSM(Artifact):
         if self.inputs == "text":
             self.sequences = caption_sequences(records)
         else:
-            options: dict[str, Any] = {"inputs": self.inputs, "cleaned": self.cleaned}
+            options: dict[str, Any] = {"inputs": self.inputs, "denoised": self.denoised}
             self.sequences = attribute_sequences(records, min_certainty=self.min_certainty, **options)
-            self.cleaned_hash = cleaned_hash(str(self.cleaned)) if self.inputs == "clean" else None
+            self.denoised_hash = denoised_hash(str(self.denoised)) if self.inputs == "clean" else None
         self.names, tokens, known = list(self.sequences.names), self.sequences.tokens, self.hparams["tokens"]
         if known not in (None, tokens):
             raise UserError(f"model.tokens={known}, but {records.name} has {tokens} with padding: leave it null.")

@@ -38,7 +38,7 @@ NEITHER = -1  # a label that is no negative, since nobody could see
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class Denoised:
     """The outcome, in the caller's order of rows. NaN in score, rho, threshold and weights where skipped."""
 
     present: np.ndarray  # N,A uint8: labels that survived (with add=True also added ones)
@@ -60,7 +60,7 @@ class Cleaned:
         """Features M,F of any images -> M,A: the mean score of the five fold models (NaN for skipped attributes)."""
         return features @ self.weights.T + self.offset
 
-    def write_cleaned(self, path: str | Path) -> None:
+    def write(self, path: str | Path) -> None:
         """One .npz without pickled objects, whole or not at all."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("params", "names", "keys"):
@@ -69,20 +69,20 @@ class Cleaned:
             np.savez_compressed(file, **arrays)
 
 
-def read_cleaned(path: str | Path) -> Cleaned:
-    """What `write_cleaned` wrote; UserError for anything else."""
+def read_denoised(path: str | Path) -> Denoised:
+    """What `write` wrote; UserError for anything else."""
     again = "make it anew with task=prepare prepare=attributes"
     if not Path(path).is_file():
-        raise UserError(f"there are no cleaned attributes at {path}: {again}, or correct the path.")
+        raise UserError(f"there are no denoised attributes at {path}: {again}, or correct the path.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            content: dict[str, Any] = {field.name: file[field.name] for field in fields(Cleaned)}
+            content: dict[str, Any] = {field.name: file[field.name] for field in fields(Denoised)}
         for name in ("params", "names", "keys"):
             content[name] = json.loads(str(content[name]))
     except Exception as error:  # a damaged zip fails in many ways
-        raise UserError(f"{path} does not hold cleaned attributes ({error}): {again}.") from None
+        raise UserError(f"{path} does not hold denoised attributes ({error}): {again}.") from None
     content |= {"names": tuple(content["names"]), "keys": tuple(content["keys"])}
-    return Cleaned(**content | {"feature_hash": str(content["feature_hash"])})
+    return Denoised(**content | {"feature_hash": str(content["feature_hash"])})
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def fit(
     names: Sequence[str] = (),
     keys: Sequence[str] = (),
     progress: Callable[[], object] | None = None,
-) -> Cleaned:
-    """Cleans binary labels N,A by features N,F. Labels of other than train images never enter a fit.
+) -> Denoised:
+    """Denoises binary labels N,A by features N,F. Labels of other than train images never enter a fit.
 
     train: N bool, None = all. ids: N distinct numbers; the order of the rows plays no part, that of the ids does.
     hypotheses, top: SVMs of random subsets for each fold, and how many of them vote. rounds: re-estimations at most.
@@ -163,7 +163,7 @@ def fit(
     if not_visible is not None:
         y[~present & not_visible[order]] = NEITHER
     project = Projection.of(x[seen], pca)
-    found = _clean_each(project(x[seen]), y[seen], settings, jobs, progress)
+    found = _denoise_each(project(x[seen]), y[seen], settings, jobs, progress)
 
     weights = np.array([one.weights for one in found]) @ project.matrix.T
     offset = np.array([one.offset for one in found]) - weights @ project.mean
@@ -180,7 +180,7 @@ def fit(
 
     back = np.argsort(order)
     params = {"train": int(seen.sum()), "pca": project.matrix.shape[1], "add": add, **asdict(settings)}
-    return Cleaned(
+    return Denoised(
         present=kept[back].astype(np.uint8),
         score=score[back].astype(np.float32),
         removed=(present & ~kept)[back],
@@ -251,12 +251,12 @@ class Found:
     skipped: bool = False
 
 
-def _clean_each(
+def _denoise_each(
     z: np.ndarray, y: np.ndarray, settings: Settings, jobs: int, progress: Callable[[], object] | None
 ) -> list[Found]:
     """One attribute after another, by `jobs` processes which share z."""
     columns = np.ascontiguousarray(y.T)
-    work = (delayed(clean_one)(z, column, a, settings) for a, column in enumerate(columns, 1))
+    work = (delayed(denoise_one)(z, column, a, settings) for a, column in enumerate(columns, 1))
     found = []
     with parallel_config("loky", inner_max_num_threads=1, initializer=end_with, initargs=(os.getpid(),)):
         for one in Parallel(n_jobs=min(jobs, len(columns)), return_as="generator")(work):
@@ -275,7 +275,7 @@ def limited() -> Iterator[None]:
             yield
 
 
-def clean_one(z: np.ndarray, y: np.ndarray, attribute: int, asked: Settings) -> Found:
+def denoise_one(z: np.ndarray, y: np.ndarray, attribute: int, asked: Settings) -> Found:
     """z: n,D, y: n in {1, 0, NEITHER}, both in the order of ids; attribute: its number, from 1, for the draws.
 
     Sec. 4.5 of the specification by its steps: 1 hypotheses, 2 noise estimate, 3 inliers, 4 re-estimation, 5 threshold.

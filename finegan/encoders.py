@@ -1,14 +1,12 @@
-"""The encoders of conditions and of images: networks, and both of a finished DAMSM as a GAN is given them (Sec. 3.1;
-Xu et al. 2018). Names of weights are those of taoxugit/AttnGAN (AG).
+"""The networks that encode conditions and images: DAMSM's (Sec. 3.1; Xu et al. 2018), with the names of weights of
+taoxugit/AttnGAN (AG), and what denoising looks through.
 
 B batch, L tokens of a condition, D width of both codes, h, w regions down and across.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +14,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from common.blocks import Frozen
-from common.classifier import recognise
+from common.classifier import ImageClassifier, load_image_encoder, recognise
 from common.errors import UserError, choose
-from common.weights import are_words, fill, is_state, on_cpu, read_weights, settings_of
-from finegan.conditions import cleaned_hash
+from common.weights import read_weights
 
 TRUNKS = ("inception_v3", "conv")
 WIDTHS = (3, 32, 64, 128, 256)  # of the trunk "conv"
@@ -132,70 +128,38 @@ def stride2(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
-# ---- what a GAN is given
+# ---- what the SVMs of denoising look through
 
 
-@dataclass
-class Encoders:
-    """Both encoders of a finished DAMSM, frozen, and what they were taught."""
+class Colours(nn.Module):
+    """Colour histograms in the place of a network's features: for drawn birds, where no network that has seen ImageNet
+    is at hand. Roots of the shares of 6^3 colours in the image and of 4^3 in its upper, middle and lower third."""
 
-    text: Frozen  # of an RNNEncoder
-    image: Frozen  # of an ImageEncoder
-    names: tuple[str, ...]  # names[i - 1] is what token i says
-    inputs: str  # "text", "raw", "clean" or "class"
-    hash: str  # of the file: 8 hexadecimal digits
-    config: dict[str, Any]  # settings of the DAMSM; code_dim and word_dim at least
-    cleaned_hash: str | None = None  # with inputs=clean: which labels survived (conditions.cleaned_hash)
+    width, hash, side = 6**3 + 3 * 4**3, "colours", 64
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same, with both networks on a device."""
-        self.text.to(device)
-        self.image.to(device)
-        return self
+    def features(self, images: Tensor) -> tuple[Tensor, None]:
+        """Images B,3,*,* in [-1, 1] -> B,F; the second, for a classifier's logits, is None."""
+        if images.shape[-2:] != (self.side, self.side):
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).long()
+        parts = [(pixels, 6), *((third, 4) for third in pixels.tensor_split(3, 2))]
+        return torch.cat([self.shares(part, levels) for part, levels in parts], 1).sqrt(), None
 
-    def check(self, *, inputs: str, cleaned: str | Path | None = None, code_dim: int | None = None) -> None:
-        """UserError unless they were taught on this kind of input, this file of cleaned attributes, at this width.
-
-        Encoders of another kind would run and silently lower results: Table 2's rows have their own.
-        """
-        if inputs != self.inputs:
-            taught = f"the encoders were trained with model.inputs={self.inputs}, not {inputs}"
-            raise UserError(f"{taught}: give the file of a model=damsm of that kind, or change model.inputs.")
-        if inputs == "clean" and cleaned is not None and (found := cleaned_hash(cleaned)) != self.cleaned_hash:
-            taught = (
-                f"the encoders were trained on other cleaned attributes ({self.cleaned_hash}) than {cleaned} ({found})"
-            )
-            raise UserError(f"{taught}: train model=damsm on that file, or give the file they were trained on.")
-        if code_dim not in (None, own := self.config["code_dim"]):
-            raise UserError(f"the encoders' codes have width {own}: set model.code_dim to it, not {code_dim}.")
-
-    def export(self) -> dict[str, Any]:
-        """Plain values and tensors, from which `encoders_of` makes these again."""
-        told = {key: getattr(self, key) for key in ("inputs", "hash", "config", "cleaned_hash")}
-        states = {"text": on_cpu(self.text.net.state_dict()), "image": on_cpu(self.image.net.state_dict())}
-        return told | {"names": list(self.names)} | states
+    @staticmethod
+    def shares(pixels: Tensor, levels: int) -> Tensor:
+        """B,3,H,W in 0..255 -> B,levels^3 of sum 1."""
+        red, green, blue = (pixels * levels // 256).flatten(2).unbind(1)
+        code = (red * levels + green) * levels + blue
+        counts = torch.zeros(len(code), levels**3, device=code.device)
+        return counts.scatter_add_(1, code, torch.ones_like(code, dtype=counts.dtype)) / code.shape[1]
 
 
-# what a file holds of both encoders; `Encoders` says what each is
-PARTS = {
-    "names": are_words,
-    "inputs": str,
-    "cleaned_hash": str | None,
-    "config": {"word_dim": int, "code_dim": int, "trunk": str, "image_size": int},
-    "text": is_state,
-    "image": is_state,
-}
+def load_features(source: str) -> ImageClassifier | Colours:
+    """What the SVMs look through: "colours", or the file of a network (its penultimate features)."""
+    return Colours() if source == "colours" else load_image_encoder(source)
 
 
-def encoders_of(content: Mapping[str, Any], path: str | Path, *, legacy: bool = False) -> Encoders:
-    """Frozen encoders of a file's content, which PARTS and `hash` describe. UserError for weights of other sizes."""
-    config, names = content["config"], tuple(content["names"])
-    with settings_of(path), torch.device("meta"):
-        text = RNNEncoder(tokens=len(names) + 1, word_dim=config["word_dim"], code_dim=config["code_dim"])
-        image = ImageEncoder(**{key: config[key] for key in ("code_dim", "image_size", "trunk")}, legacy=legacy)
-    return Encoders(
-        text=Frozen(fill(text, content["text"], path)),
-        image=Frozen(fill(image, content["image"], path)),
-        names=names,
-        **{key: content[key] for key in ("inputs", "hash", "config", "cleaned_hash")},
-    )
+def told_of(encoder: ImageClassifier | Colours) -> str:
+    if isinstance(encoder, Colours):
+        return "colour histograms, no network"
+    return f"{encoder.info['arch']} trained on {encoder.info['data']}, weights {encoder.hash}"

@@ -18,8 +18,8 @@ from common.data.procedural.colours import NAMES
 from common.data.records import Sample
 from common.metrics.colour_match import ColourMatch
 from common.metrics.functions import ENOUGH, Features, from_uint8, inception_score, metric_key, r_precision, to_uint8
-from finegan.cleaning import Colours, load_features, told_of
-from finegan.denoise import read_cleaned
+from finegan.denoise import read_denoised
+from finegan.encoders import Colours, load_features, told_of
 from finegan.is_network import ISExtractor, filenames_hash, load_is_network
 from finegan.serving import Painter
 
@@ -76,24 +76,24 @@ def painted(condition: str) -> str:
 class AttributeScores:
     """The denoising SVMs on any images: how much an image shows each attribute (Sec. 3.1, mean of the fold models)."""
 
-    def __init__(self, cleaned: str, features: str | None, data: ImageData, device: torch.device) -> None:
-        """cleaned: what `prepare=attributes` wrote. features: the network that it looked through, if it was one."""
-        self.cleaned = read_cleaned(cleaned)
-        self.present, self.names = self.cleaned.present.astype(bool), self.cleaned.names
-        self.through = str(self.cleaned.params.get("features"))
+    def __init__(self, denoised: str, features: str | None, data: ImageData, device: torch.device) -> None:
+        """denoised: what `prepare=attributes` wrote. features: the network that it looked through, if it was one."""
+        self.denoised = read_denoised(denoised)
+        self.present, self.names = self.denoised.present.astype(bool), self.denoised.names
+        self.through = str(self.denoised.params.get("features"))
         drawn, self.fault = self.through == told_of(Colours()), ""
-        if self.cleaned.keys != data.records.keys:
-            self.fault = f"{cleaned} is of other images"
+        if self.denoised.keys != data.records.keys:
+            self.fault = f"{denoised} is of other images"
         elif not (features or drawn):
-            self.fault = f"no file of the network that {cleaned} was made with: {self.through}"
+            self.fault = f"no file of the network that {denoised} was made with: {self.through}"
         else:
             self.encoder = load_features("colours" if drawn else str(features)).to(device)
             if told_of(self.encoder) != self.through:
-                self.fault = f"{cleaned} was made with {self.through}, not with {told_of(self.encoder)}"
+                self.fault = f"{denoised} was made with {self.through}, not with {told_of(self.encoder)}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """B,3,*,* in [-1, 1] -> B,A float32 on the CPU."""
-        return torch.from_numpy(self.cleaned.scores(self.encoder.features(images)[0].cpu().numpy())).float()
+        return torch.from_numpy(self.denoised.scores(self.encoder.features(images)[0].cpu().numpy())).float()
 
 
 class Measures:
@@ -102,14 +102,14 @@ class Measures:
     def __init__(
         self, *, model: Painter, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
     ) -> None:
-        """files: is_network (`model=is_network` or another's), cleaned (`prepare=attributes`), features (the network
-        of `cleaned`); a number whose file is absent or null is not measured."""
+        """files: is_network (`model=is_network` or another's), denoised (`prepare=attributes`), features (the network
+        of `denoised`); a number whose file is absent or null is not measured."""
         self.model, self.data, self.options, self.records = model, data, options, data.records
         self.why: dict[str, str] = {}
         self.judge: ISExtractor | None = None
         if path := files.get("is_network"):
             self.judge = load_is_network(path).to(model.device)
-        self.attributes = self.open_attributes(files.get("cleaned"), files.get("features"))
+        self.attributes = self.open_attributes(files.get("denoised"), files.get("features"))
         test = data.rows("test")
         self.partners = partners(test, options["seed"]) if model.masked else {}
         # the control's items, drawn from all test images: in file order the first are of few classes
@@ -127,11 +127,11 @@ class Measures:
         self.met: set[int] = set()  # rows whose photo has been seen
         self.done = 0
 
-    def open_attributes(self, cleaned: str | None, features: str | None) -> AttributeScores | None:
-        if not cleaned:
-            self.why["attribute_auc"] = "no file of cleaned attributes"
+    def open_attributes(self, denoised: str | None, features: str | None) -> AttributeScores | None:
+        if not denoised:
+            self.why["attribute_auc"] = "no file of denoised attributes"
             return None
-        found = AttributeScores(cleaned, features, self.data, self.model.device)
+        found = AttributeScores(denoised, features, self.data, self.model.device)
         if found.fault:
             log.warning("attribute consistency is not measured: %s", found.fault)
             self.why["attribute_auc"] = found.fault
@@ -282,7 +282,7 @@ class Measures:
         present, real_scores = self.attributes.present, self.gathered("real_scores").numpy()
         count = present[real_rows].sum(0)
         chosen = np.flatnonzero(
-            (np.minimum(count, len(real_rows) - count) >= FEWEST) & ~self.attributes.cleaned.skipped
+            (np.minimum(count, len(real_rows) - count) >= FEWEST) & ~self.attributes.denoised.skipped
         )
         self.measured = len(chosen)
         if not self.measured:
@@ -345,7 +345,7 @@ class Measures:
         if self.attributes is not None:
             told["attribute_features"] = self.attributes.through
             told["attributes_measured"] = getattr(self, "measured", 0)
-            told["attribute_auc_real"] = "a generous ceiling: the same SVMs cleaned the bits it is compared with"
+            told["attribute_auc_real"] = "a generous ceiling: the same SVMs denoised the bits it is compared with"
         if self.model.masked:
             told["masks"] = "of the test images"
             told["other_masks"] = len(self.controlled)

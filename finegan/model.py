@@ -80,7 +80,7 @@ class FineGAN(Painter):
         loss: dict[str, dict[str, float | None]],
         inputs: str,
         damsm: str | None,
-        cleaned: str | None,
+        denoised: str | None,
         denoise_rule: str,
         min_certainty: int,
         subset_prob: float,
@@ -104,7 +104,7 @@ class FineGAN(Painter):
         """Plain values only; conf/model/finegan.yaml says where each comes from. gan: what `GANModule` takes.
 
         damsm: an export of `model=damsm`, or a folder of AttnGAN's published encoders; needed to fit and to sample.
-        cleaned: the attributes_clean.npz of `prepare=attributes`, which inputs=clean reads. generator, discriminator:
+        denoised: the file of `prepare=attributes`, which inputs=clean reads. generator, discriminator:
         what the networks take besides the sizes that they share. Which discriminator terms there are is said by `loss`
         alone: where a weight is null, term and network are absent.
         """
@@ -114,7 +114,7 @@ class FineGAN(Painter):
         for name, known in CHOICES.items():
             choose(f"model.{name}", self.hparams[name], known)
         self.image_size, self.loss, self.inputs, self.masked = image_size, loss, inputs, generator["masks"]
-        self.damsm_file, self.cleaned, self.min_certainty = damsm, cleaned, min_certainty
+        self.damsm_file, self.denoised, self.min_certainty = damsm, denoised, min_certainty
         self.subset_prob, self.max_len, self.max_len_eval, self.cache = subset_prob, max_len, max_len_eval, cache
         self.mask_fill, self.part_skip_empty, self.mismatch = mask_fill, part_skip_empty, mismatch
         self.gammas, self.length_norm, self.ca_noise, self.saturating = tuple(gammas), length_norm, ca_noise, saturating

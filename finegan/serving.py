@@ -16,7 +16,16 @@ from common.errors import UserError
 from common.exports import Exported
 from common.gan import paired_noise
 from common.weights import check_settings, flat
-from finegan.checkpoints import generator_sizes, load_encoders, read_kind, take_generator, write_attngan
+from finegan.checkpoints import (
+    PARTS,
+    Encoders,
+    encoders_of,
+    generator_sizes,
+    load_encoders,
+    read_kind,
+    take_generator,
+    write_attngan,
+)
 from finegan.conditions import (
     Codes,
     Conditions,
@@ -26,7 +35,6 @@ from finegan.conditions import (
     parse_attributes,
     parse_sentence,
 )
-from finegan.encoders import PARTS, Encoders, encoders_of
 from finegan.networks import Drawn, Generator
 
 SIZES = (
@@ -42,16 +50,17 @@ class Painter(Exported):
     """What FineGAN needs besides its training; the settings are FineGAN's."""
 
     KIND = "finegan"  # AttnGAN's too
-    FORMAT = 2
+    FORMAT = 3
+    CHECKPOINT_FORMAT = 2
     SERVED = ("inputs", "image_size", "code_dim", "generator", "legacy", "denoise_rule", "min_certainty")
     TRAINED = ("discriminator.ndf", *NETWORKS)
-    PLACES = ("damsm", "cleaned")
+    PLACES = ("damsm", "denoised")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"encoders": PARTS | {"hash": str}}
 
     generator: Generator
     inputs: str
     damsm_file: str | None
-    cleaned: str | None
+    denoised: str | None
     masked: bool
     min_certainty: int
     subset_prob: float
@@ -91,7 +100,7 @@ class Painter(Exported):
 
     def take_encoders(self, encoders: Encoders) -> None:
         """Encoders of this model's kind of input. UserError for others (Table 2's rows have encoders of their own)."""
-        encoders.check(inputs=self.inputs, cleaned=self.cleaned, code_dim=self.code_dim)
+        encoders.check(inputs=self.inputs, denoised=self.denoised, code_dim=self.code_dim)
         self.encoders = encoders.to(self.device)
         self.text_encoder, self.image_encoder = encoders.text, encoders.image
         self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -100,7 +109,9 @@ class Painter(Exported):
         assert self.encoders is not None
         if self.inputs == "text":
             return caption_sequences(records, names=self.encoders.names)
-        return attribute_sequences(records, inputs=self.inputs, cleaned=self.cleaned, min_certainty=self.min_certainty)
+        return attribute_sequences(
+            records, inputs=self.inputs, denoised=self.denoised, min_certainty=self.min_certainty
+        )
 
     def codes(self, row: Tensor, caption: Tensor | None = None) -> Codes:
         """Codes of the conditions of images as evaluation reads them, without random subsets. row, caption: B int64."""

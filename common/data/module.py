@@ -216,8 +216,7 @@ class ImageData(LightningDataModule):
         self.load_size = max(image_size, round(image_size * load_ratio))
         self.reads, self.train_split, self.flip, self.rotate_deg = tuple(reads), train_split, flip, rotate_deg
         self.bbox_crop, self.allow_missing, self.workers, self.seed = bbox_crop, allow_missing, workers, seed
-        self.background = check_colour(background)
-        self.shrink = shrink
+        self.background, self.shrink = check_colour(background), shrink
         self.store_folder, self.spare_store = Path(store) if store else None, spare_store
 
     @cached_property

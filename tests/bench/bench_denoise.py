@@ -1,4 +1,4 @@
-"""Denoising of planted noise: how much of it is found, how fast, and what a second process brings."""
+"""Denoising of synthetic noise: how much of it is found, how fast, and what a second process brings."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from finegan.denoise import fit
-from tests.bench.synthetic_noise import mean_of, plant
+from tests.bench.synthetic_noise import mean_of, synthetic_noise
 from tests.bench.timing import Row, alternate, now
 
-# name, what is planted, the least precision and share kept
+# name, what noise, the least precision and share kept
 CASES = (
     ("nothing", {"wrong": 0.0}, None, 0.94),
     ("20 % random", {"wrong": 0.2}, None, None),
@@ -19,27 +19,27 @@ CASES = (
 
 
 def denoise(folder: Path, *, device: torch.device, quick: bool) -> list[Row]:
-    """Attribute denoising (docs/finegan.md) of labels with planted wrong positives: 3,000 images, 256 features, PCA 64,
-    20 hypotheses, means over seeds 0, 1, 2. Precision stands beside that of the labels as they were given, the ROC-AUC
-    of the scores (right against wrong positives) beside that of an SVM of all labels. In the last row
-    the other way is one process.
+    """Attribute denoising (docs/finegan.md) of labels with synthetic wrong positives: 3,000 images, 256 features, PCA
+    64, 20 hypotheses, means over seeds 0, 1, 2. Precision stands beside that of the labels as they were given, the
+    ROC-AUC of the scores (right against wrong positives) beside that of an SVM of all labels. In the last row the other
+    way is one process.
     """
     seeds, images, attributes = (1, 800, 4) if quick else (3, 3000, 16)
     rows = []
     began = now(device)
-    for name, planted, precision, kept in CASES:
-        found = mean_of(seeds, images=images, **planted)  # type: ignore[arg-type]
+    for name, noise, precision, kept in CASES:
+        found = mean_of(seeds, images=images, **noise)  # type: ignore[arg-type]
         rows.append(Row(f"{name}: precision", found.precision, found.precision_before, "", at_least=precision))
         rows.append(Row(f"{name}: right ones kept", found.kept, unit="", at_least=kept))
-        if planted["wrong"]:
+        if noise["wrong"]:
             least = 0.91 if name == "40 % random" else None
             rows.append(Row(f"{name}: AUC", found.auc, found.auc_plain, "", at_least=least))
             rows.append(Row(f"{name}: estimated share of wrong ones", found.rho, unit=""))
     seconds = (now(device) - began) / (seeds * len(CASES))
     rows.append(Row("an attribute, with the SVM of all labels", seconds, unit="s"))
 
-    features = plant(0, wrong=0.2, images=800).features
-    labels = np.array([plant(0, wrong=0.02 * k, images=800).labels for k in range(attributes)]).T
+    features = synthetic_noise(0, wrong=0.2, images=800).features
+    labels = np.array([synthetic_noise(0, wrong=0.02 * k, images=800).labels for k in range(attributes)]).T
     options = {"hypotheses": 20, "pca": 64}
     fit(features, labels, jobs=2, **options)  # the processes are up
     both, one = alternate(

@@ -17,8 +17,9 @@ from common.data.module import ImageData, Reader
 from common.data.records import Records
 from common.losses import weighted
 from finegan import losses
+from finegan.checkpoints import Encoders
 from finegan.conditions import Codes, caption_sequences
-from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
+from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.losses import mismatch, word_loss
 from finegan.model import FineGAN
 from tests.bench.bench_data import birds

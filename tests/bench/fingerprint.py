@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "finegan": (
         "finegan cub",
         f"{GAN} model.inputs=raw model.damsm={{damsm_raw}} model.generator.ngf=8 "
-        "model.discriminator.ndf=8 metrics.cleaned=null",
+        "model.discriminator.ndf=8 metrics.denoised=null",
     ),
     "ggb": ("ggb deepfashion", f"{GAN} model.generator.ngf=8 model.discriminator.ndf=8"),
     "unet": ("unet deepfashion", f"{GAN} model.generator.ngf=8 model.discriminator.ndf=8"),

@@ -15,7 +15,7 @@ from finegan.denoise import fit, plain
 DROPPED = 0.05  # share of the true positives that goes unlabelled
 
 
-class Planted(NamedTuple):
+class SyntheticNoise(NamedTuple):
     features: np.ndarray  # N,F
     true: np.ndarray  # N bool
     labels: np.ndarray  # N bool
@@ -23,7 +23,7 @@ class Planted(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one set of labels came out. NaN where nothing wrong was planted."""
+    """How one set of labels came out. NaN where nothing is wrong."""
 
     precision_before: float  # share of right ones among the labelled positives
     precision: float  # and among those that were kept
@@ -33,7 +33,7 @@ class Outcome:
     rho: float  # what was estimated
 
 
-def plant(
+def synthetic_noise(
     seed: int,
     *,
     wrong: float,
@@ -44,7 +44,7 @@ def plant(
     latent: int = 30,
     positive: float = 0.12,
     apart: float = 3.0,
-) -> Planted:
+) -> SyntheticNoise:
     """Class centres mu ~ N(0, 1.5^2 I), attribute y by a rate of the class, z = mu + N(0, I) + apart * y * u.
 
     The features are relu(z A + 0.3 N(0, I)), A ~ N(0, 1/latent). wrong: share of wrong ones among the labelled
@@ -69,29 +69,29 @@ def plant(
     weight = np.exp(0.7 * (along - along.mean()) / along.std()) if confusable else np.ones(len(free))
     more = round(labels.sum() * wrong / (1 - wrong))
     labels[rng.choice(free, more, replace=False, p=weight / weight.sum())] = True
-    return Planted(x, true, labels)
+    return SyntheticNoise(x, true, labels)
 
 
-def measure(planted: Planted, *, hypotheses: int = 20, pca: int = 64) -> Outcome:
-    """Cleans the labels and counts."""
-    true, labels = planted.true, planted.labels
-    cleaned = fit(planted.features, labels[:, None], hypotheses=hypotheses, pca=pca, jobs=1)
-    kept, right = cleaned.present[:, 0] > 0, true[labels]
+def measure(noisy: SyntheticNoise, *, hypotheses: int = 20, pca: int = 64) -> Outcome:
+    """Denoises the labels and counts."""
+    true, labels = noisy.true, noisy.labels
+    denoised = fit(noisy.features, labels[:, None], hypotheses=hypotheses, pca=pca, jobs=1)
+    kept, right = denoised.present[:, 0] > 0, true[labels]
     auc = auc_plain = float("nan")
     if not right.all():
-        baseline = plain(planted.features, labels[:, None], pca=pca)
-        auc, auc_plain = (float(roc_auc_score(right, score[labels, 0])) for score in (cleaned.score, baseline))
+        baseline = plain(noisy.features, labels[:, None], pca=pca)
+        auc, auc_plain = (float(roc_auc_score(right, score[labels, 0])) for score in (denoised.score, baseline))
     return Outcome(
         precision_before=float(right.mean()),
         precision=float(true[kept].mean()),
         kept=float(kept[labels & true].mean()),
         auc=auc,
         auc_plain=auc_plain,
-        rho=float(cleaned.rho[0]),
+        rho=float(denoised.rho[0]),
     )
 
 
 def mean_of(seeds: int, *, wrong: float, confusable: bool = False, images: int = 3000) -> Outcome:
     """Means over seeds 0, 1, ..."""
-    each = [measure(plant(seed, wrong=wrong, confusable=confusable, images=images)) for seed in range(seeds)]
+    each = [measure(synthetic_noise(seed, wrong=wrong, confusable=confusable, images=images)) for seed in range(seeds)]
     return Outcome(*np.mean([astuple(one) for one in each], 0).tolist())

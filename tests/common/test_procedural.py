@@ -345,18 +345,18 @@ def test_attribute_names_and_labels(bird_root: Path) -> None:
     rows = np.array(table(bird_root / "CUB_200_2011/attributes/image_attribute_labels.txt"), float)
     assert (rows[:, 0] == np.repeat(np.arange(1, n + 1), 312)).all()
     assert (rows[:, 1] == np.tile(np.arange(1, 313), n)).all()
-    planted = np.load(bird_root / "truth/attributes.npz")
-    assert (rows[:, 2].reshape(n, 312) == planted["labelled"]).all()
+    made = np.load(bird_root / "truth/attributes.npz")
+    assert (rows[:, 2].reshape(n, 312) == made["labelled"]).all()
     assert set(rows[:, 3]) == {1, 2, 3, 4}
-    assert ((rows[:, 3].reshape(n, 312) == 1) == ~planted["visible"]).all()
+    assert ((rows[:, 3].reshape(n, 312) == 1) == ~made["visible"]).all()
     classes = np.loadtxt(bird_root / "CUB_200_2011/attributes/class_attribute_labels_continuous.txt")
     labels = np.array(table(bird_root / "CUB_200_2011/image_class_labels.txt"), int)[:, 1]
-    np.testing.assert_allclose(classes[2], 100 * planted["labelled"][labels == 3].mean(0), rtol=1e-9)
+    np.testing.assert_allclose(classes[2], 100 * made["labelled"][labels == 3].mean(0), rtol=1e-9)
 
 
 def test_true_attributes_are_those_of_the_drawing(bird_root: Path) -> None:
-    planted, colours = np.load(bird_root / "truth/attributes.npz"), list(truth(bird_root)["images"].values())
-    of = {name: column for name, column in zip(planted["names"].tolist(), planted["true"].T, strict=True)}
+    made, colours = np.load(bird_root / "truth/attributes.npz"), list(truth(bird_root)["images"].values())
+    of = {name: column for name, column in zip(made["names"].tolist(), made["true"].T, strict=True)}
     for part, group in (
         ("wing", "wing_color"),
         ("body", "primary_color"),
@@ -365,11 +365,11 @@ def test_true_attributes_are_those_of_the_drawing(bird_root: Path) -> None:
     ):
         for name in NAMES:
             assert (of[f"has_{group}::{name}"] == [own[part] == name for own in colours]).all()
-    assert (planted["true"].sum(1) >= 27).all()
+    assert (made["true"].sum(1) >= 27).all()
     assert not of["has_wing_color::iridescent"].any()
 
 
-def test_share_of_wrong_labels_is_as_planted() -> None:
+def test_share_of_wrong_labels_is_as_asked() -> None:
     rng = np.random.default_rng(0)
     true = rng.random((2000, 5)) < (0.3, 0.1, 0.2, 0.02, 0.0)
     visible = rng.random((2000, 5)) < 0.9
@@ -382,5 +382,5 @@ def test_share_of_wrong_labels_is_as_planted() -> None:
     assert not labelled[~visible].any()
     assert ((certainty == 1) == ~visible).all()
     assert certainty[labelled & ~true].mean() < certainty[labelled & true].mean() - 0.3
-    clean, _ = attributes.with_noise(true, visible, 0.0, rng)
-    assert (clean == true).all()
+    right, _ = attributes.with_noise(true, visible, 0.0, rng)
+    assert (right == true).all()

@@ -397,21 +397,21 @@ def test_export_is_read_again(exported: tuple[FineGAN, Path], encoders_folder: P
     first, again = (load_encoders(place) for place in (encoders_folder, folder))
     same(again.text.net, first.text.net.state_dict())
     same(again.image.net, first.image.net.state_dict())
-    assert (again.names, again.inputs, again.cleaned_hash) == (first.names, "text", None)
+    assert (again.names, again.inputs, again.denoised_hash) == (first.names, "text", None)
 
 
 def test_export_keeps_what_attributes_were_read(encoders_folder: Path, tmp_path: Path) -> None:
     model = attngan(encoders_folder)
     model.read_conditions()
     assert model.encoders is not None
-    model.encoders.inputs, model.encoders.cleaned_hash = "clean", "0123abcd"
+    model.encoders.inputs, model.encoders.denoised_hash = "clean", "0123abcd"
     model.encoders.names = ("has_wing_color::blue", "b", "c", "d", "e")
     export_attngan(model, tmp_path / "ours", discriminators=False)
     assert not list((tmp_path / "ours").glob("netD*"))
     told = json.loads((tmp_path / "ours" / "names.json").read_text())
     assert told["names"][0] == "has_wing_color::blue"  # token 1
     found = read_published(tmp_path / "ours")
-    assert (found["inputs"], found["cleaned_hash"], found["names"]) == ("clean", "0123abcd", model.encoders.names)
+    assert (found["inputs"], found["denoised_hash"], found["names"]) == ("clean", "0123abcd", model.encoders.names)
     model.encoders.config["trunk"] = "conv"
     assert "trunk is conv, which AttnGAN has not" in refusal(lambda: export_attngan(model, tmp_path / "ours"))
 

@@ -21,7 +21,7 @@ from finegan.conditions import (
     Sequences,
     attribute_sequences,
     caption_sequences,
-    cleaned_hash,
+    denoised_hash,
     groups,
     parse_attributes,
     parse_sentence,
@@ -29,7 +29,7 @@ from finegan.conditions import (
     readable,
     words,
 )
-from finegan.denoise import Cleaned
+from finegan.denoise import Denoised
 from finegan.encoders import RNNEncoder
 from tests.worlds.layouts import make_cub, refusal
 
@@ -56,7 +56,7 @@ def birds(root: Path, attributes: list[list[int]], certainty: list[list[int]] | 
     return Records(**fields | more)
 
 
-def cleaned(path: Path, records: Records, present: list[list[int]], score: list[Any], **more: Any) -> Path:
+def denoised(path: Path, records: Records, present: list[list[int]], score: list[Any], **more: Any) -> Path:
     a = len(records.attribute_names)
     fields: dict[str, Any] = {
         "present": np.array(present, np.uint8),
@@ -70,7 +70,7 @@ def cleaned(path: Path, records: Records, present: list[list[int]], score: list[
         "params": {"rule": "rank"},
         "feature_hash": "00000000",
     }
-    Cleaned(**fields | more).write_cleaned(path)
+    Denoised(**fields | more).write(path)
     return path
 
 
@@ -167,28 +167,28 @@ def test_class_attributes_are_those_of_half_the_class(tmp_path: Path) -> None:
         assert "is not a table of 2 classes and 3 attributes" in message
 
 
-def test_cleaned_attributes(tmp_path: Path) -> None:
+def test_denoised_attributes(tmp_path: Path) -> None:
     records = birds(
         tmp_path, [[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 0]], [[4, 4, 4], [4, 4, 4], [2, 2, 4], [4, 4, 4]]
     )
     present = [[0, 1, 1], [0, 0, 0], [1, 0, 1], [0, 0, 0]]  # the last of the first image was added
     score = [[0.0, 0, 0], [0.5, 0.9, 7], [0, 0, 0], [1, 0, 0]]
-    path = cleaned(tmp_path / "a.npz", records, present, score, threshold=np.array([0.6, 1.3, 0]))
-    found = attribute_sequences(records, inputs="clean", cleaned=path)
+    path = denoised(tmp_path / "a.npz", records, present, score, threshold=np.array([0.6, 1.3, 0]))
+    found = attribute_sequences(records, inputs="clean", denoised=path)
     assert rows(found) == [[2, 3], [1], [1, 3], [1]]  # -0.1 beats -0.4; the third was never labelled
-    assert rows(attribute_sequences(records, inputs="clean", cleaned=path, min_certainty=3))[2] == [3]
+    assert rows(attribute_sequences(records, inputs="clean", denoised=path, min_certainty=3))[2] == [3]
     part = records.take(np.array([2, 0]))  # a file of all images serves for some of them
-    assert rows(attribute_sequences(part, inputs="clean", cleaned=path)) == [[1, 3], [2, 3]]
-    assert rows(attribute_sequences(records, inputs="raw", cleaned=path))[0] == [1, 2]
+    assert rows(attribute_sequences(part, inputs="clean", denoised=path)) == [[1, 3], [2, 3]]
+    assert rows(attribute_sequences(records, inputs="raw", denoised=path))[0] == [1, 2]
 
 
 def test_the_hash_says_which_labels_survived(tmp_path: Path) -> None:
     records = birds(tmp_path, [[1, 1], [1, 1]])
     score = [[0.0, 0], [0, 0]]
-    one = cleaned_hash(cleaned(tmp_path / "1.npz", records, [[1, 0], [1, 1]], score))
+    one = denoised_hash(denoised(tmp_path / "1.npz", records, [[1, 0], [1, 1]], score))
     assert len(one) == 8
-    assert one == cleaned_hash(cleaned(tmp_path / "2.npz", records, [[1, 0], [1, 1]], [[3.0, 0], [0, 0]]))
-    assert one != cleaned_hash(cleaned(tmp_path / "3.npz", records, [[1, 1], [1, 0]], score))
+    assert one == denoised_hash(denoised(tmp_path / "2.npz", records, [[1, 0], [1, 1]], [[3.0, 0], [0, 0]]))
+    assert one != denoised_hash(denoised(tmp_path / "3.npz", records, [[1, 1], [1, 0]], score))
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -197,13 +197,13 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "has no attributes, which model.inputs=raw reads" in refusal(lambda: attribute_sequences(bare, inputs="raw"))
     assert "has no attributes, which model.inputs=class" in refusal(lambda: attribute_sequences(bare, inputs="class"))
     assert "There are raw, clean, class" in refusal(lambda: attribute_sequences(records, inputs="text"))
-    assert "model.cleaned" in refusal(lambda: attribute_sequences(records, inputs="clean"))
+    assert "model.denoised" in refusal(lambda: attribute_sequences(records, inputs="clean"))
     other = replace(records, keys=("0/bird_0", "0/owl"))
-    path = cleaned(tmp_path / "a.npz", other, [[1, 0], [0, 1]], [[0.0, 0], [0, 0]])
-    message = refusal(lambda: attribute_sequences(records, inputs="clean", cleaned=path))
+    path = denoised(tmp_path / "a.npz", other, [[1, 0], [0, 1]], [[0.0, 0], [0, 0]])
+    message = refusal(lambda: attribute_sequences(records, inputs="clean", denoised=path))
     assert "of other images than cub, 1 of 2 are absent, such as 0/bird_1" in message
-    path = cleaned(tmp_path / "b.npz", records, [[1, 0], [0, 1]], [[0.0, 0], [0, 0]], names=("a", "b"))
-    assert "are not the 2 of cub" in refusal(lambda: attribute_sequences(records, inputs="clean", cleaned=path))
+    path = denoised(tmp_path / "b.npz", records, [[1, 0], [0, 1]], [[0.0, 0], [0, 0]], names=("a", "b"))
+    assert "are not the 2 of cub" in refusal(lambda: attribute_sequences(records, inputs="clean", denoised=path))
     assert "has no captions" in refusal(lambda: caption_sequences(records))
 
 

@@ -19,9 +19,9 @@ from common.data.module import ImageData
 from common.tasks.describe import networks
 from common.tasks.trainer import SeedEachBatch
 from finegan.checkpoints import load_encoders
-from finegan.conditions import Conditions, cleaned_hash
+from finegan.conditions import Conditions, denoised_hash
 from finegan.damsm import DAMSM
-from finegan.denoise import Cleaned
+from finegan.denoise import Denoised
 from finegan.encoders import ImageEncoder
 from tests.worlds.layouts import refusal
 from tests.worlds.settings import settings
@@ -261,7 +261,7 @@ def test_images_and_attributes_find_each_other(fitted: tuple[DAMSM, Trainer, Pat
 def test_the_export_serves(fitted: tuple[DAMSM, Trainer, Path]) -> None:
     model, _, root = fitted
     encoders = load_encoders(root / "damsm.pt")
-    assert (encoders.inputs, encoders.names, encoders.cleaned_hash) == ("raw", NAMES, None)
+    assert (encoders.inputs, encoders.names, encoders.denoised_hash) == ("raw", NAMES, None)
     assert len(encoders.hash) == 8
     assert not [p for net in (encoders.text, encoders.image) for p in net.parameters() if p.requires_grad]
     images = torch.rand(3, 3, 32, 32, requires_grad=True)
@@ -291,7 +291,7 @@ def test_encoders_of_another_kind_are_refused(fitted: tuple[DAMSM, Trainer, Path
     assert "give the file that model=damsm made" in message
 
 
-def test_cleaned_attributes_have_encoders_of_their_own(tmp_path: Path) -> None:
+def test_denoised_attributes_have_encoders_of_their_own(tmp_path: Path) -> None:
     records = data(tmp_path).records
     paths = []
     for number in (1, 2):
@@ -299,7 +299,7 @@ def test_cleaned_attributes_have_encoders_of_their_own(tmp_path: Path) -> None:
         present = records.attributes.copy()
         present[::number, 0] = 0
         zeros = {name: np.zeros(9) for name in ("rho", "threshold", "rounds", "n_pos", "offset")}
-        cleaned = Cleaned(
+        denoised = Denoised(
             present=present,
             score=np.zeros_like(present, np.float32),
             removed=present != records.attributes,
@@ -312,15 +312,15 @@ def test_cleaned_attributes_have_encoders_of_their_own(tmp_path: Path) -> None:
             **zeros,
         )
         paths.append(tmp_path / f"{number}.npz")
-        cleaned.write_cleaned(paths[-1])
-    model, _ = fit(tmp_path, options={"inputs": "clean", "cleaned": str(paths[0])})
+        denoised.write(paths[-1])
+    model, _ = fit(tmp_path, options={"inputs": "clean", "denoised": str(paths[0])})
     torch.save(model.export(), tmp_path / "damsm.pt")
     encoders = load_encoders(tmp_path / "damsm.pt")
-    assert encoders.cleaned_hash == cleaned_hash(paths[0])
-    encoders.check(inputs="clean", cleaned=paths[0])
+    assert encoders.denoised_hash == denoised_hash(paths[0])
+    encoders.check(inputs="clean", denoised=paths[0])
     encoders.check(inputs="clean")  # free conditions need no file
-    message = refusal(lambda: encoders.check(inputs="clean", cleaned=paths[1]))
-    assert f"trained on other cleaned attributes ({encoders.cleaned_hash}) than {paths[1]}" in message
+    message = refusal(lambda: encoders.check(inputs="clean", denoised=paths[1]))
+    assert f"trained on other denoised attributes ({encoders.denoised_hash}) than {paths[1]}" in message
 
 
 def test_a_fit_on_captions(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_what_is_missing_is_named(fitted: tuple[DAMSM, Trainer, Path], tmp_path:
     assert "has no attributes, which model.inputs=raw reads" in refusal(lambda: fit(tmp_path, attributes=None))
     message = refusal(lambda: fit(tmp_path, options={"tokens": 313}))
     assert "model.tokens=313, but squares has 10" in message
-    assert "model.cleaned" in refusal(lambda: fit(tmp_path, options={"inputs": "clean"}))
+    assert "model.denoised" in refusal(lambda: fit(tmp_path, options={"inputs": "clean"}))
 
 
 def test_a_checkpoint_of_something_else_is_refused(fitted: tuple[DAMSM, Trainer, Path], tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Attribute denoising: planted noise is found, and nothing but ids, train labels and seed decides what comes out."""
+"""Attribute denoising: synthetic noise is found, and nothing but ids, train labels and seed decides what comes out."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finegan.denoise import NEITHER, Settings, clean_one, deal, fit, judge, plain, read_cleaned, refit, vote
-from tests.bench.synthetic_noise import mean_of, plant
+from finegan.denoise import NEITHER, Settings, deal, denoise_one, fit, judge, plain, read_denoised, refit, vote
+from tests.bench.synthetic_noise import mean_of, synthetic_noise
 from tests.worlds.layouts import refusal
 
 SMALL = {"hypotheses": 6, "top": 3, "rounds": 2, "pca": 16}
@@ -17,13 +17,13 @@ EXACT = ("present", "score", "removed", "rho", "threshold", "rounds", "n_pos", "
 @pytest.fixture(scope="module")
 def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features 240,40, labels 240,3 with 30 % planted, train 240 (180 of them)."""
-    planted = plant(3, wrong=0.3, images=240, features=40, classes=20, latent=8, positive=0.4)
+    noisy = synthetic_noise(3, wrong=0.3, images=240, features=40, classes=20, latent=8, positive=0.4)
     flipped = np.random.default_rng(0).random((240, 2)) < 0.1
-    labels = np.column_stack([planted.labels, planted.labels[:, None] ^ flipped])
-    return planted.features, labels.astype(np.uint8), np.arange(240) % 4 > 0
+    labels = np.column_stack([noisy.labels, noisy.labels[:, None] ^ flipped])
+    return noisy.features, labels.astype(np.uint8), np.arange(240) % 4 > 0
 
 
-# ---- planted noise: what the procedure is for (means over seeds 0, 1, 2)
+# ---- synthetic noise: what the procedure is for (means over seeds 0, 1, 2)
 
 
 def test_without_noise_little_is_removed() -> None:
@@ -126,14 +126,14 @@ def test_labels_that_nobody_could_see_are_no_negatives(problem: tuple) -> None:
     features, labels, _ = problem
     z, y = features - features.mean(0), labels[:, 0].astype(np.int8)
     hidden = (y == 0) & (np.random.default_rng(0).random(len(y)) < 0.3)
-    with_them = clean_one(z, np.where(hidden, NEITHER, y), 1, ASKED)
-    without = clean_one(z[~hidden], y[~hidden], 1, ASKED)
+    with_them = denoise_one(z, np.where(hidden, NEITHER, y), 1, ASKED)
+    without = denoise_one(z[~hidden], y[~hidden], 1, ASKED)
     assert np.array_equal(with_them.score[~hidden], without.score)
     assert with_them.rho == without.rho
-    cleaned = fit(features, labels[:, :1], not_visible=hidden[:, None], add=True, jobs=1, **SMALL)
-    assert np.isfinite(cleaned.score).all()
-    assert not cleaned.present[hidden].any()
-    assert cleaned.params["ignore_not_visible"]
+    denoised = fit(features, labels[:, :1], not_visible=hidden[:, None], add=True, jobs=1, **SMALL)
+    assert np.isfinite(denoised.score).all()
+    assert not denoised.present[hidden].any()
+    assert denoised.params["ignore_not_visible"]
 
 
 # ---- the steps
@@ -185,10 +185,10 @@ def test_attributes_that_cannot_be_judged_keep_their_labels(problem: tuple) -> N
     common = (np.arange(240) % 10 > 0).astype(np.uint8)  # 90 % positive
     rare, never = (np.arange(240) % 14 == 0).astype(np.uint8), np.zeros(240, np.uint8)
     labels = np.column_stack([common, rare, never, 1 - never])
-    cleaned = fit(features, labels, jobs=1, **SMALL)
-    assert cleaned.skipped.all()
-    assert np.array_equal(cleaned.present, labels)
-    assert np.isnan(cleaned.rho).all()
+    denoised = fit(features, labels, jobs=1, **SMALL)
+    assert denoised.skipped.all()
+    assert np.array_equal(denoised.present, labels)
+    assert np.isnan(denoised.rho).all()
     tried = fit(features, labels, skip=False, jobs=1, **SMALL)
     assert tried.skipped.tolist() == [False, False, True, True]  # these two have but one kind
     assert np.isfinite(tried.score[:, :2]).all()
@@ -199,9 +199,9 @@ def test_more_features_than_images_and_dead_ones(problem: tuple) -> None:
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(60, 100)), np.zeros((60, 3))], 1)
     labels = (x[:, :1] + x[:, 1:2] > 0).astype(np.uint8)
-    cleaned = fit(x, labels, jobs=1, hypotheses=4, top=2, rounds=1)
-    assert cleaned.params["pca"] == 59
-    assert np.isfinite(cleaned.score).all()
+    denoised = fit(x, labels, jobs=1, hypotheses=4, top=2, rounds=1)
+    assert denoised.params["pca"] == 59
+    assert np.isfinite(denoised.score).all()
 
 
 def test_the_baseline_is_out_of_fold_too() -> None:
@@ -219,26 +219,26 @@ def test_the_file_serves_new_images(problem: tuple, tmp_path: Path) -> None:
     features, labels, train = problem
     rare = np.zeros((240, 1), np.uint8)
     options = {"names": ("has_wing::a", "has_wing::b", "c", "rare"), "keys": [f"k/{i}" for i in range(240)]}
-    cleaned = fit(features, np.column_stack([labels, rare]), train=train, jobs=1, **options, **SMALL)
-    cleaned.write_cleaned(tmp_path / "clean.npz")
-    found = read_cleaned(tmp_path / "clean.npz")
-    same(cleaned, found)
-    assert (found.names, found.keys, found.params) == (cleaned.names, cleaned.keys, cleaned.params)
-    assert found.feature_hash == cleaned.feature_hash
-    assert [path.name for path in tmp_path.iterdir()] == ["clean.npz"]
-    np.testing.assert_allclose(found.scores(features[~train])[:, :3], cleaned.score[~train][:, :3], rtol=1e-4)
+    denoised = fit(features, np.column_stack([labels, rare]), train=train, jobs=1, **options, **SMALL)
+    denoised.write(tmp_path / "denoised.npz")
+    found = read_denoised(tmp_path / "denoised.npz")
+    same(denoised, found)
+    assert (found.names, found.keys, found.params) == (denoised.names, denoised.keys, denoised.params)
+    assert found.feature_hash == denoised.feature_hash
+    assert [path.name for path in tmp_path.iterdir()] == ["denoised.npz"]
+    np.testing.assert_allclose(found.scores(features[~train])[:, :3], denoised.score[~train][:, :3], rtol=1e-4)
     assert np.isnan(found.scores(features[:2])[:, 3]).all()
-    apart = found.scores(features[train])[:, :3] - cleaned.score[train][:, :3]  # the mean of five saw their labels
+    apart = found.scores(features[train])[:, :3] - denoised.score[train][:, :3]  # the mean of five saw their labels
     assert np.abs(apart).max() > 1e-3
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    assert "prepare=attributes" in refusal(lambda: read_cleaned(tmp_path / "none.npz"))
+    assert "prepare=attributes" in refusal(lambda: read_denoised(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", present=np.zeros(3))
     np.savez(tmp_path / "pickled.npz", present=np.array([{}], object))
     for name in ("text", "other", "pickled"):
-        assert "does not hold cleaned attributes" in refusal(lambda name=name: read_cleaned(tmp_path / f"{name}.npz"))
+        assert "does not hold denoised attributes" in refusal(lambda name=name: read_denoised(tmp_path / f"{name}.npz"))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def write_damsm(path: Path, inputs: str = "raw") -> Path:
     torch.manual_seed(1)
     text, image = RNNEncoder(tokens=4, word_dim=6, code_dim=8), ImageEncoder(trunk="conv", code_dim=8)
     config = {"word_dim": 6, "code_dim": 8, "trunk": "conv", "image_size": 299}
-    content = {"format": 1, "kind": "damsm", "data": "cub", "inputs": inputs, "names": NAMES, "cleaned_hash": None}
+    content = {"format": 2, "kind": "damsm", "data": "cub", "inputs": inputs, "names": NAMES, "denoised_hash": None}
     torch.save(content | {"config": config, "text": text.state_dict(), "image": image.state_dict()}, path)
     return path
 
@@ -135,7 +135,7 @@ def test_other_files_are_refused(trained: tuple[FineGAN, Path], tmp_path: Path) 
     damsm = trained[1].with_name("damsm.pt")
     assert "holds a damsm, not a finegan" in refusal(lambda: make(None).restore(damsm))
     torch.save(content | {"format": 9}, tmp_path / "new.pt")
-    assert "is of format 9, not 2" in refusal(lambda: FineGAN.load(tmp_path / "new.pt"))
+    assert "is of format 9, not 3" in refusal(lambda: FineGAN.load(tmp_path / "new.pt"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     assert "holds something else, no generator" in refusal(lambda: make(None).restore(tmp_path / "other.pth"))
     assert "holds something else, not a finegan" in refusal(lambda: FineGAN.load(tmp_path / "other.pth"))

@@ -15,9 +15,10 @@ from common.data.procedural.write_cub import write_birds
 from common.data.readers.cub import CUB
 from common.pictures import Figure, Images, Request, Sheet, find_images, pixels
 from finegan import figure_inputs, figures
+from finegan.checkpoints import Encoders
 from finegan.conditions import Codes, caption_sequences, groups, readable
-from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
-from finegan.latent_edits import between, mask_between, replaced, spotlight, strongest, take
+from finegan.encoders import ImageEncoder, RNNEncoder
+from finegan.figures import between, mask_between, replaced, spotlight, strongest, take
 from finegan.model import FineGAN
 from finegan.serving import STRIDE
 from tests.worlds.layouts import refusal
@@ -383,8 +384,13 @@ def written(model: FineGAN, path: Path) -> Path:
         torch.save(model.export(), path)
         return path
     nets = {"text": encoders.text.net.state_dict(), "image": encoders.image.net.state_dict()}
-    taught = {"inputs": encoders.inputs, "names": list(encoders.names), "cleaned_hash": None, "config": encoders.config}
-    torch.save({"format": 1, "kind": "damsm", "data": "cub"} | taught | nets, path.with_name("damsm.pt"))
+    taught = {
+        "inputs": encoders.inputs,
+        "names": list(encoders.names),
+        "denoised_hash": None,
+        "config": encoders.config,
+    }
+    torch.save({"format": 2, "kind": "damsm", "data": "cub"} | taught | nets, path.with_name("damsm.pt"))
     told = dict(model.hparams) | {"damsm": str(path.with_name("damsm.pt"))}
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": told}
     model.on_save_checkpoint(checkpoint)

@@ -17,10 +17,9 @@ from common.data.readers.cub import CUB
 from common.metrics.colour_match import named_colours
 from common.metrics.evaluate import passes
 from common.metrics.functions import inception_score, r_precision, to_uint8
-from finegan.cleaning import Colours, told_of
 from finegan.conditions import caption_sequences
-from finegan.denoise import Cleaned, read_cleaned
-from finegan.encoders import ImageEncoder, RNNEncoder
+from finegan.denoise import Denoised, read_denoised
+from finegan.encoders import Colours, ImageEncoder, RNNEncoder, told_of
 from finegan.is_network import ISNetwork, filenames_hash, load_is_network
 from finegan.measures import Measures, auc, leakage, mean_of, painted, partners
 from finegan.model import FineGAN
@@ -119,7 +118,7 @@ def data(root: Path) -> ImageData:
 
 @pytest.fixture(scope="module")
 def files(root: Path, data: ImageData) -> dict[str, str | None]:
-    """An IS network, a network of features and cleaned attributes; random weights, the right shapes."""
+    """An IS network, a network of features and denoised attributes; random weights, the right shapes."""
     torch.manual_seed(0)
     records, test = data.records, data.rows("test")
     judge = ISNetwork(**settings("is_network", arch="alexnet_tiny", image_size=64, classes=2))
@@ -152,18 +151,25 @@ def files(root: Path, data: ImageData) -> dict[str, str | None]:
         "params": {"rule": "rank", "features": told_of(net)},
         "feature_hash": "00000000",
     }
-    Cleaned(**fields).write_cleaned(root / "clean.npz")
+    Denoised(**fields).write(root / "denoised.npz")
     return {name: str(root / f"{file}") for name, file in FILES.items()}
 
 
-FILES = {"is_network": "is.pt", "cleaned": "clean.npz", "features": "features.pt"}
+FILES = {"is_network": "is.pt", "denoised": "denoised.npz", "features": "features.pt"}
 
 
 def make_model(root: Path, data: ImageData, inputs: str, masks: bool) -> FineGAN:
     torch.manual_seed(0)
     names = data.records.attribute_names if inputs == "raw" else caption_sequences(data.records).names
     text, image = RNNEncoder(tokens=len(names) + 1, word_dim=12, code_dim=D), ImageEncoder(trunk="conv", code_dim=D)
-    export = {"format": 1, "kind": "damsm", "data": "cub", "inputs": inputs, "names": list(names), "cleaned_hash": None}
+    export = {
+        "format": 2,
+        "kind": "damsm",
+        "data": "cub",
+        "inputs": inputs,
+        "names": list(names),
+        "denoised_hash": None,
+    }
     config = {"word_dim": 12, "code_dim": D, "image_size": 299, "trunk": "conv"}
     torch.save(export | {"config": config, "text": text.state_dict(), "image": image.state_dict()}, root / "damsm.pt")
     sizes: dict[str, Any] = {"ngf": 4, "ndf": 4, "code_dim": D, "z_dim": 8, "c_dim": 8}
@@ -240,17 +246,17 @@ def test_attribute_consistency_is_the_mean_auc_over_common_attributes(
 ) -> None:
     numbers, rows, present = scored["numbers"], scored["rows"], data.records.attributes
     assert present is not None
-    cleaned, encoder = read_cleaned(str(files["cleaned"])), load_classifier(str(files["features"]))
+    denoised, encoder = read_denoised(str(files["denoised"])), load_classifier(str(files["features"]))
     x = to_uint8(scored["images"], rounding="floor").float() / 127.5 - 1
-    scores = cleaned.scores(encoder.features(x)[0].numpy())
+    scores = denoised.scores(encoder.features(x)[0].numpy())
     count = present[data.rows("test")].sum(0)
-    common = [a for a in range(312) if 20 <= count[a] <= 40 and not cleaned.skipped[a]]
+    common = [a for a in range(312) if 20 <= count[a] <= 40 and not denoised.skipped[a]]
     assert len(common) > 20
     one_by_one = {a: roc_auc_score(present[rows, a], scores[:, a]) for a in common}
     assert numbers["attribute_auc"] == pytest.approx(np.mean(list(one_by_one.values())), abs=1e-6)
-    wings = [value for a, value in one_by_one.items() if cleaned.names[a].startswith("has_wing_color")]
+    wings = [value for a, value in one_by_one.items() if denoised.names[a].startswith("has_wing_color")]
     assert numbers["attribute_auc_wing_color"] == pytest.approx(np.mean(wings), abs=1e-6)
-    real = cleaned.score[data.rows("test")]
+    real = denoised.score[data.rows("test")]
     ceiling = np.mean([roc_auc_score(present[data.rows("test"), a], real[:, a]) for a in common])
     assert numbers["attribute_auc_real"] == pytest.approx(ceiling, abs=1e-6)
     at = scored["measures"].controlled
@@ -330,13 +336,13 @@ def test_captions_compete_with_captions_of_their_number(root: Path, data: ImageD
 
 def test_what_cannot_be_measured_says_why(root: Path, data: ImageData, files: dict[str, str | None]) -> None:
     model = make_model(root, data, "raw", True)
-    cleaned = read_cleaned(str(files["cleaned"]))
-    Cleaned(**vars(cleaned) | {"keys": cleaned.keys[::-1]}).write_cleaned(root / "other.npz")
+    denoised = read_denoised(str(files["denoised"]))
+    Denoised(**vars(denoised) | {"keys": denoised.keys[::-1]}).write(root / "other.npz")
     params = {"features": "resnet101 trained on imagenet, weights 63fe2227"}  # of the same width, nothing else tells
-    Cleaned(**vars(cleaned) | {"params": params}).write_cleaned(root / "foreign.npz")
+    Denoised(**vars(denoised) | {"params": params}).write(root / "foreign.npz")
     few = OPTIONS | {"allow_few": False, "shuffled_masks": 0}
     for name, said in {"other": "is of other images", "foreign": "made with resnet101 trained on imagenet"}.items():
-        measures = Measures(model=model, data=data, options=few, files=files | {"cleaned": str(root / f"{name}.npz")})
+        measures = Measures(model=model, data=data, options=few, files=files | {"denoised": str(root / f"{name}.npz")})
         run(measures, data, passes(data, 16))
         numbers, why = measures.compute(None), measures.protocol()["not_measured"]
         assert numbers["attribute_auc"] is None
@@ -347,13 +353,13 @@ def test_what_cannot_be_measured_says_why(root: Path, data: ImageData, files: di
 
 
 def test_colour_histograms_need_no_file(root: Path, data: ImageData, files: dict[str, str | None]) -> None:
-    """Drawn birds are cleaned by their colours; features=null is enough to score with them, and not with a network."""
-    model, cleaned = make_model(root, data, "raw", False), read_cleaned(str(files["cleaned"]))
+    """Drawn birds are denoised by their colours; features=null is enough to score with them, and not with a network."""
+    model, denoised = make_model(root, data, "raw", False), read_denoised(str(files["denoised"]))
     weights = np.random.default_rng(0).normal(size=(312, Colours.width))
     made = {"weights": weights, "params": {"features": told_of(Colours())}}
-    Cleaned(**vars(cleaned) | made).write_cleaned(root / "colours.npz")
-    for name, measured in {"colours.npz": True, "clean.npz": False}.items():
-        measures = Measures(model=model, data=data, options=OPTIONS, files={"cleaned": str(root / name)})
+    Denoised(**vars(denoised) | made).write(root / "colours.npz")
+    for name, measured in {"colours.npz": True, "denoised.npz": False}.items():
+        measures = Measures(model=model, data=data, options=OPTIONS, files={"denoised": str(root / name)})
         run(measures, data, passes(data, None))
         assert (measures.compute(None)["attribute_auc"] is not None) is measured
         assert (

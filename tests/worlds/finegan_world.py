@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from common.blocks import Frozen
 from common.data.records import Records, Sample
+from finegan.checkpoints import Encoders
 from finegan.conditions import Conditions, attribute_sequences
-from finegan.encoders import Encoders, ImageEncoder, RNNEncoder
+from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
 from tests.worlds.settings import settings
 
@@ -73,7 +74,7 @@ def make(**options: Any) -> FineGAN:
     percentages = np.full((CLASSES, len(NAMES)), 50.0)
     model.conditions = Conditions(
         encoder=model.text_encoder,
-        sequences=attribute_sequences(records(), inputs="raw", cleaned=None, percentages=percentages),
+        sequences=attribute_sequences(records(), inputs="raw", denoised=None, percentages=percentages),
         max_len_train=64,
         max_len_eval=64,
         subset_prob=model.subset_prob,

@@ -1,4 +1,4 @@
-"""CUB's 312 attributes: names in the official order, what holds of a drawn bird, and labels with planted noise."""
+"""CUB's 312 attributes: names in the official order, what holds of a drawn bird, and labels with synthetic noise."""
 
 import numpy as np
 

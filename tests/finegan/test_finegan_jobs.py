@@ -1,4 +1,4 @@
-"""The job that cleans a data set's attributes: on drawn birds, whose truth is known, from pixels to report."""
+"""The job that denoises a data set's attributes: on drawn birds, whose truth is known, from pixels to report."""
 
 import json
 from pathlib import Path
@@ -13,19 +13,17 @@ from PIL import Image
 from common.classifier import IMAGENET, build
 from common.data.procedural.write_cub import write_birds
 from common.tasks.job import Job, load_data
-from finegan.cleaning import (
-    Colours,
+from finegan.denoise import read_denoised
+from finegan.encoders import Colours, load_features, told_of
+from finegan.jobs import (
     by_certainty,
-    clean,
-    clean_matrix,
     compute,
+    denoise_attributes,
+    denoise_matrix,
     image_features,
-    load_features,
     right,
     squashed,
-    told_of,
 )
-from finegan.denoise import read_cleaned
 from tests.worlds.layouts import refusal
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -54,37 +52,37 @@ def birds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(birds: Path) -> Path:
-    """One cleaning, its files side by side."""
-    path = birds.parent / "out" / "clean.npz"
+    """One denoising, its files side by side."""
+    path = birds.parent / "out" / "denoised.npz"
     path.parent.mkdir()
-    clean(Job(settings(birds), path))
+    denoise_attributes(Job(settings(birds), path))
     return path
 
 
 def test_wrong_labels_of_drawn_birds_are_removed(birds: Path, done: Path) -> None:
-    cleaned, data = read_cleaned(done), load_data(settings(birds))
+    denoised, data = read_denoised(done), load_data(settings(birds))
     with np.load(birds / "truth" / "attributes.npz") as file:
         true, labels = file["true"], file["labelled"]
-    assert cleaned.keys == data.records.keys
-    assert cleaned.names == data.records.attribute_names
-    tried = ~cleaned.skipped
+    assert denoised.keys == data.records.keys
+    assert denoised.names == data.records.attribute_names
+    tried = ~denoised.skipped
     assert 20 < tried.sum() < 200
-    assert np.array_equal(cleaned.present[:, ~tried], labels[:, ~tried])
-    train, kept = ~data.records.test[:, None] & tried, cleaned.present > 0
+    assert np.array_equal(denoised.present[:, ~tried], labels[:, ~tried])
+    train, kept = ~data.records.test[:, None] & tried, denoised.present > 0
     before, after = (true[chosen & train].mean() for chosen in (labels, kept))
     assert before < 0.82
     assert after > 0.87
     assert (kept & true & train).sum() > 0.6 * (labels & true & train).sum()
-    assert cleaned.params["train"] == (~data.records.test).sum()
-    assert cleaned.params["features"] == "colour histograms, no network"
+    assert denoised.params["train"] == (~data.records.test).sum()
+    assert denoised.params["features"] == "colour histograms, no network"
 
 
 def test_the_report_says_what_is_known(done: Path) -> None:
-    cleaned, text = read_cleaned(done), done.with_suffix(".md").read_text()
+    denoised, text = read_denoised(done), done.with_suffix(".md").read_text()
     for words in (
         "DRAWN data",
         "about 40 %",
-        cleaned.feature_hash,
+        denoised.feature_hash,
         "no network",
         "is the threshold",
         "Known truth, before -> after; train: precision 0.8",
@@ -92,22 +90,25 @@ def test_the_report_says_what_is_known(done: Path) -> None:
         assert words in text
     groups = [line for line in text.splitlines() if line.startswith("| ") and "precision" in line]
     assert len(groups) == 28
-    assert f"Left as they are: {cleaned.skipped.sum()} of 312" in text
+    assert f"Left as they are: {denoised.skipped.sum()} of 312" in text
     assert text.count("\n| definitely |") == 1
 
 
 def test_sheets_show_the_same_images_with_a_cross_over_the_removed(birds: Path, done: Path) -> None:
-    cleaned, plain_sheet, crossed = read_cleaned(done), *(done.with_name(f"clean_{n}.png") for n in ("fig4", "fig9"))
+    denoised, plain_sheet, crossed = (
+        read_denoised(done),
+        *(done.with_name(f"denoised_{n}.png") for n in ("fig4", "fig9")),
+    )
     facts = json.loads(crossed.with_suffix(".json").read_text())
     assert facts["attributes"] == SHOWN
     assert facts["images"] == json.loads(plain_sheet.with_suffix(".json").read_text())["images"]
     with np.load(birds / "truth" / "attributes.npz") as file:
         labelled = file["labelled"]
     for name, keys, removed in zip(SHOWN, facts["images"], facts["removed"], strict=True):
-        a, rows = cleaned.names.index(name), [cleaned.keys.index(key) for key in keys]
+        a, rows = denoised.names.index(name), [denoised.keys.index(key) for key in keys]
         assert 5 < len(set(keys)) == len(keys) <= 10
         assert labelled[rows, a].all()
-        assert removed == cleaned.removed[rows, a].tolist()
+        assert removed == denoised.removed[rows, a].tolist()
     reds = [(np.asarray(Image.open(path)) == (220, 0, 0)).all(2).sum() for path in (plain_sheet, crossed)]
     crosses = sum(map(sum, facts["removed"]))
     assert crosses > 0
@@ -145,18 +146,18 @@ def test_an_image_that_cannot_be_read_is_no_reason_to_stop(tmp_path: Path) -> No
     cfg = settings(root)
     records = load_data(cfg).records
     records.images[records.rows("train")[3]].write_bytes(b"")
-    assert "cannot be read" in refusal(lambda: clean(Job(cfg, tmp_path / "clean.npz")))
+    assert "cannot be read" in refusal(lambda: denoise_attributes(Job(cfg, tmp_path / "denoised.npz")))
     cfg["data"]["allow_missing"] = True
-    clean(Job(cfg, tmp_path / "clean.npz"))
-    cleaned, data = read_cleaned(tmp_path / "clean.npz"), load_data(cfg)
-    assert cleaned.params["train"] == (~data.records.test & data.store.ok).sum() < (~data.records.test).sum()
-    assert np.isfinite(cleaned.score[:, ~cleaned.skipped]).all()
+    denoise_attributes(Job(cfg, tmp_path / "denoised.npz"))
+    denoised, data = read_denoised(tmp_path / "denoised.npz"), load_data(cfg)
+    assert denoised.params["train"] == (~data.records.test & data.store.ok).sum() < (~data.records.test).sum()
+    assert np.isfinite(denoised.score[:, ~denoised.skipped]).all()
     assert np.isnan(compute(data, Colours())[~data.store.ok]).all()
 
 
 def test_what_cannot_be_shown_is_refused_before_the_work(birds: Path, tmp_path: Path) -> None:
     cfg = settings(birds, shown=["has_wing_colour::blue"])
-    assert "did you mean has_wing_color::blue" in refusal(lambda: clean(Job(cfg, tmp_path / "x.npz")))
+    assert "did you mean has_wing_color::blue" in refusal(lambda: denoise_attributes(Job(cfg, tmp_path / "x.npz")))
     assert not list(tmp_path.iterdir())
 
 
@@ -184,24 +185,24 @@ def test_shares_by_hand() -> None:
     assert table[4] == "| probably | 0 | none | none |"
 
 
-def test_any_matrix_can_be_cleaned(birds: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_any_matrix_can_be_denoised(birds: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (kept,) = done.parent.glob("features-*.npy")
-    data, cleaned = load_data(settings(birds)), read_cleaned(done)
+    data, denoised = load_data(settings(birds)), read_denoised(done)
     assert data.records.attributes is not None
     np.save(tmp_path / "labels.npy", data.records.attributes[:, :12])
     np.save(tmp_path / "train.npy", ~data.records.test)
     files = {"features": str(kept), "labels": str(tmp_path / "labels.npy"), "train": str(tmp_path / "train.npy")}
-    clean_matrix(Job(settings(birds, "matrix", **files, rounds=2), tmp_path / "out.npz"))
-    found = read_cleaned(tmp_path / "out.npz")
-    assert np.array_equal(found.present, cleaned.present[:, :12])  # the same draws
+    denoise_matrix(Job(settings(birds, "matrix", **files, rounds=2), tmp_path / "out.npz"))
+    found = read_denoised(tmp_path / "out.npz")
+    assert np.array_equal(found.present, denoised.present[:, :12])  # the same draws
     assert str(kept) in (tmp_path / "out.md").read_text()
     assert "Removed: " in capsys.readouterr().out
     for name in ("features", "labels"):
         cfg = settings(birds, "matrix", **files | {name: None})
-        assert f"prepare.{name}=FILE.npy" in refusal(lambda cfg=cfg: clean_matrix(Job(cfg, tmp_path / "x.npz")))
+        assert f"prepare.{name}=FILE.npy" in refusal(lambda cfg=cfg: denoise_matrix(Job(cfg, tmp_path / "x.npz")))
     np.save(tmp_path / "objects.npy", np.array([{}], object))
     cfg = settings(birds, "matrix", **files | {"labels": str(tmp_path / "objects.npy")})
-    assert "cannot be read as .npy" in refusal(lambda: clean_matrix(Job(cfg, tmp_path / "x.npz")))
+    assert "cannot be read as .npy" in refusal(lambda: denoise_matrix(Job(cfg, tmp_path / "x.npz")))
 
 
 def test_a_squashed_image_keeps_nothing_of_its_aspect(birds: Path) -> None:

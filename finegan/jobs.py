@@ -1,4 +1,5 @@
-"""The one-off jobs `task=prepare prepare=attributes` and `prepare=matrix`: features, cleaned labels, report, sheets.
+"""FineGAN's one-off jobs: `task=prepare prepare=attributes` and `matrix` (features, denoised labels, a report, sheets),
+and Table 1's `split`.
 
 N images, F feature width, A attributes, S side of what the feature network sees.
 """
@@ -13,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.classifier import ImageClassifier, load_image_encoder
+from common.classifier import ImageClassifier
 from common.config import as_list
 from common.data.module import ImageData
 from common.data.records import Records
@@ -28,7 +28,9 @@ from common.files import read_cached, write_whole
 from common.metrics.functions import from_uint8
 from common.pictures import Sheet, save
 from common.tasks.job import Job
-from finegan.denoise import Cleaned, fit
+from common.tasks.runs import append_result, result_line
+from finegan.denoise import Denoised, fit
+from finegan.encoders import Colours, load_features, told_of
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +40,23 @@ PUBLISHED = "about 40 %"  # wrong attribute labels by the paper's survey of a fe
 ACROSS = 10  # images in a row of a contact sheet
 TILE = 128
 UNSEEN = 0.6  # rho from which an attribute is rather not seen than mostly wrong
-THRESHOLD = """What this adds to an SVM of all labels is the threshold: on planted noise its ranking is little better
+THRESHOLD = """What this adds to an SVM of all labels is the threshold: on synthetic noise its ranking is little better
 where wrong labels fall at random, and no better where they fall on look-alikes (`make bench`)."""
 
 
-def clean(job: Job) -> None:
-    """Cleans a data set's attributes: job.path (.npz), beside it the report (.md) and the sheets of Fig. 4 and 9."""
+def denoise_attributes(job: Job) -> None:
+    """Denoises a data set's attributes: job.path (.npz), beside it the report (.md) and the sheets of Fig. 4 and 9."""
     cfg, path, asked, data = job.cfg, job.path, job.settings, job.data
     records = data.records
     if records.attributes is None or records.certainty is None:
-        raise UserError(f"{records.name} in {records.root} has no attributes to clean: choose data=cub.")
+        raise UserError(f"{records.name} in {records.root} has no attributes to denoise: choose data=cub.")
     shown = check_shown(as_list(asked["shown"]), records)
     encoder = load_features(asked["features"])
     features = image_features(data, encoder, path.parent)
 
     readable = data.store.ok
     features[~readable] = features[readable & ~records.test].mean(0)  # no image, no opinion; never in a fit
-    cleaned = run_fit(
+    denoised = run_fit(
         cfg,
         features,
         records.attributes,
@@ -63,14 +65,14 @@ def clean(job: Job) -> None:
         names=records.attribute_names,
         keys=records.keys,
     )
-    cleaned = replace(cleaned, params=cleaned.params | {"features": told_of(encoder)})
-    cleaned.write_cleaned(path)
+    denoised = replace(denoised, params=denoised.params | {"features": told_of(encoder)})
+    denoised.write(path)
     truth, labels = read_truth(records), records.attributes != 0
-    told = summary(cleaned, labels, ~records.test, truth)
-    drawn = "DRAWN data with planted label noise, not comparable with the paper. " if records.procedural else ""
-    tables = [by_certainty(cleaned.removed, labels, records.certainty), by_group(cleaned, labels, truth)]
-    write_report(path, cleaned, f"{drawn}Features: {told_of(encoder)}", told, tables)
-    pictures = contact_sheets(data, cleaned, shown, truth, cfg["seed"], path)
+    told = summary(denoised, labels, ~records.test, truth)
+    drawn = "DRAWN data with synthetic label noise, not comparable with the paper. " if records.procedural else ""
+    tables = [by_certainty(denoised.removed, labels, records.certainty), by_group(denoised, labels, truth)]
+    write_report(path, denoised, f"{drawn}Features: {told_of(encoder)}", told, tables)
+    pictures = contact_sheets(data, denoised, shown, truth, cfg["seed"], path)
     print("\n".join([*told, f"labels    {path}", *(f"picture   {picture}" for picture in pictures)]))
 
 
@@ -79,15 +81,15 @@ def check_shown(names: Sequence[str], records: Records) -> Sequence[str]:
     return [choose("prepare.shown", name, records.attribute_names) for name in names]
 
 
-def clean_matrix(job: Job) -> None:
-    """Cleans any binary labels by any features, given as .npy: job.path (.npz) and beside it the report (.md)."""
+def denoise_matrix(job: Job) -> None:
+    """Denoises any binary labels by any features, given as .npy: job.path (.npz) and beside it the report (.md)."""
     cfg, path, asked = job.cfg, job.path, job.settings
     features, labels = (read_matrix(asked, name) for name in ("features", "labels"))
     train = read_matrix(asked, "train").astype(bool) if asked["train"] else np.ones(len(labels), bool)
-    cleaned = run_fit(cfg, features, labels, train=train)
-    cleaned.write_cleaned(path)
-    told = summary(cleaned, labels != 0, train, None)
-    write_report(path, cleaned, f"Features: {asked['features']}, labels: {asked['labels']}", told, [])
+    denoised = run_fit(cfg, features, labels, train=train)
+    denoised.write(path)
+    told = summary(denoised, labels != 0, train, None)
+    write_report(path, denoised, f"Features: {asked['features']}, labels: {asked['labels']}", told, [])
     print("\n".join([*told, f"labels    {path}"]))
 
 
@@ -101,10 +103,10 @@ def read_matrix(job: Config, name: str) -> np.ndarray:
         raise UserError(f"prepare.{name}={job[name]} cannot be read as .npy ({error}): correct the path.") from None
 
 
-def run_fit(cfg: Config, features: np.ndarray, labels: np.ndarray, **more: Any) -> Cleaned:
+def run_fit(cfg: Config, features: np.ndarray, labels: np.ndarray, **more: Any) -> Denoised:
     """`denoise.fit` by the settings of conf/prepare, as many processes as data.workers says (0 = one for each core)."""
     job = cfg["prepare"]
-    with progress("cleaning attributes", labels.shape[1]) as step:
+    with progress("denoising attributes", labels.shape[1]) as step:
         return fit(
             features,
             labels,
@@ -126,40 +128,6 @@ def progress(what: str, total: int) -> Iterator[Any]:
 
 
 # ---- features
-
-
-class Colours(nn.Module):
-    """Colour histograms in the place of a network's features: for drawn birds, where no network that has seen ImageNet
-    is at hand. Roots of the shares of 6^3 colours in the image and of 4^3 in its upper, middle and lower third."""
-
-    width, hash, side = 6**3 + 3 * 4**3, "colours", 64
-
-    def features(self, images: Tensor) -> tuple[Tensor, None]:
-        """Images B,3,*,* in [-1, 1] -> B,F; the second, for a classifier's logits, is None."""
-        if images.shape[-2:] != (self.side, self.side):
-            images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
-        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).long()
-        parts = [(pixels, 6), *((third, 4) for third in pixels.tensor_split(3, 2))]
-        return torch.cat([self.shares(part, levels) for part, levels in parts], 1).sqrt(), None
-
-    @staticmethod
-    def shares(pixels: Tensor, levels: int) -> Tensor:
-        """B,3,H,W in 0..255 -> B,levels^3 of sum 1."""
-        red, green, blue = (pixels * levels // 256).flatten(2).unbind(1)
-        code = (red * levels + green) * levels + blue
-        counts = torch.zeros(len(code), levels**3, device=code.device)
-        return counts.scatter_add_(1, code, torch.ones_like(code, dtype=counts.dtype)) / code.shape[1]
-
-
-def load_features(source: str) -> ImageClassifier | Colours:
-    """What the SVMs look through: "colours", or the file of a network (its penultimate features)."""
-    return Colours() if source == "colours" else load_image_encoder(source)
-
-
-def told_of(encoder: ImageClassifier | Colours) -> str:
-    if isinstance(encoder, Colours):
-        return "colour histograms, no network"
-    return f"{encoder.info['arch']} trained on {encoder.info['data']}, weights {encoder.hash}"
 
 
 def image_features(data: ImageData, encoder: ImageClassifier | Colours, folder: Path) -> np.ndarray:
@@ -210,33 +178,33 @@ def read_truth(records: Records) -> np.ndarray | None:
     return None
 
 
-def summary(cleaned: Cleaned, labels: np.ndarray, train: np.ndarray, truth: np.ndarray | None) -> list[str]:
+def summary(denoised: Denoised, labels: np.ndarray, train: np.ndarray, truth: np.ndarray | None) -> list[str]:
     """The few sentences that matter. labels: N,A bool as given. train: N bool. truth: N,A bool where it is known."""
-    removed, skipped = cleaned.removed, cleaned.skipped
+    removed, skipped = denoised.removed, denoised.skipped
     lines = [
         f"Removed: {share(removed[train], labels[train])} of the positive labels of {train.sum():,} train images, "
         f"{share(removed[~train], labels[~train])} of {(~train).sum():,} others, which no fit saw. The paper says that "
         f"{PUBLISHED} are wrong, by a look at a few attributes.",
         f"Left as they are: {skipped.sum()} of {len(skipped)} attributes, with too few positives or negatives or too "
         "many positives.",
-        f"Hardly seen: {(cleaned.rho >= UNSEEN).sum()} attributes with rho >= {UNSEEN}. What the features do not show "
+        f"Hardly seen: {(denoised.rho >= UNSEEN).sum()} attributes with rho >= {UNSEEN}. What the features do not show "
         "looks like noise, so rho is rather an upper bound.",
     ]
     if truth is not None:
-        kept = cleaned.present != 0
+        kept = denoised.present != 0
         parts = [(kind, part) for kind, part in (("train", train), ("others", ~train)) if part.any()]
         rows = [f"{kind}: {right(labels[part], kept[part], truth[part])}" for kind, part in parts]
         lines.append(f"Known truth, before -> after; {'; '.join(rows)}.")
     return lines
 
 
-def write_report(path: Path, cleaned: Cleaned, head: str, told: list[str], tables: list[list[str]]) -> None:
+def write_report(path: Path, denoised: Denoised, head: str, told: list[str], tables: list[list[str]]) -> None:
     """<stem>.md beside path."""
-    settings = ", ".join(f"{name} {value}" for name, value in cleaned.params.items())
+    settings = ", ".join(f"{name} {value}" for name, value in denoised.params.items())
     lines = [
-        "# Cleaned attributes",
+        "# Denoised attributes",
         "",
-        f"{head}; feature matrix {cleaned.feature_hash}.",
+        f"{head}; feature matrix {denoised.feature_hash}.",
         "",
         f"Settings: {settings}.",
     ]
@@ -270,18 +238,18 @@ def by_certainty(removed: np.ndarray, labels: np.ndarray, certainty: np.ndarray)
     return lines
 
 
-def by_group(cleaned: Cleaned, labels: np.ndarray, truth: np.ndarray | None) -> list[str]:
+def by_group(denoised: Denoised, labels: np.ndarray, truth: np.ndarray | None) -> list[str]:
     """A line for each group of attributes ("has_wing_color::red" is of "wing_color")."""
-    heads = ["group", "attributes", "cleaned", "labelled", "removed", "mean rho"]
+    heads = ["group", "attributes", "denoised", "labelled", "removed", "mean rho"]
     heads += ["known truth"] if truth is not None else []
     lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
-    group = np.array([name.partition("::")[0].removeprefix("has_") for name in cleaned.names])
+    group = np.array([name.partition("::")[0].removeprefix("has_") for name in denoised.names])
     for name in dict.fromkeys(group.tolist()):
         own = group == name
-        tried, mine = own & ~cleaned.skipped, labels[:, own]
-        cells = [name, f"{own.sum()}", f"{tried.sum()}", f"{mine.sum():,}", share(cleaned.removed[:, own], mine)]
-        cells += [f"{cleaned.rho[tried].mean():.2f}" if tried.any() else ""]
-        cells += [right(mine, cleaned.present[:, own] != 0, truth[:, own])] if truth is not None else []
+        tried, mine = own & ~denoised.skipped, labels[:, own]
+        cells = [name, f"{own.sum()}", f"{tried.sum()}", f"{mine.sum():,}", share(denoised.removed[:, own], mine)]
+        cells += [f"{denoised.rho[tried].mean():.2f}" if tried.any() else ""]
+        cells += [right(mine, denoised.present[:, own] != 0, truth[:, own])] if truth is not None else []
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -290,14 +258,14 @@ def by_group(cleaned: Cleaned, labels: np.ndarray, truth: np.ndarray | None) -> 
 
 
 def contact_sheets(
-    data: ImageData, cleaned: Cleaned, shown: Sequence[str], truth: np.ndarray | None, seed: int, path: Path
+    data: ImageData, denoised: Denoised, shown: Sequence[str], truth: np.ndarray | None, seed: int, path: Path
 ) -> list[Path]:
     """Fig. 4: random images of a raw attribute, a row each. Fig. 9: the same, with a cross over those removed."""
     labels = data.records.attributes
     assert labels is not None
     tiles: list[list[tuple[int, int]]] = []
     for name in shown:
-        a = cleaned.names.index(name)
+        a = denoised.names.index(name)
         rows = np.flatnonzero((labels[:, a] != 0) & data.store.ok)
         rng = np.random.default_rng([seed, a])
         tiles.append([(row, a) for row in rng.permutation(rows)[:ACROSS].tolist()])
@@ -305,17 +273,17 @@ def contact_sheets(
 
     def drawn(crossed: bool) -> dict[str, list[Tensor]]:
         return {
-            str(k + 1): [tile(data, *row[k], crossed, cleaned) if k < len(row) else blank for row in tiles]
+            str(k + 1): [tile(data, *row[k], crossed, denoised) if k < len(row) else blank for row in tiles]
             for k in range(ACROSS)
         }
 
     def said(row: int, a: int) -> str:
-        words = ["removed" if cleaned.removed[row, a] else "kept"]
+        words = ["removed" if denoised.removed[row, a] else "kept"]
         words += [] if truth is None else ["right label" if truth[row, a] else "wrong label"]
         return ", ".join(words)
 
     below = [[said(*at) for at in row] + [""] * (ACROSS - len(row)) for row in tiles]
-    above = [f"{name}: rho {cleaned.rho[cleaned.names.index(name)]:.2f}" for name in shown]
+    above = [f"{name}: rho {denoised.rho[denoised.names.index(name)]:.2f}" for name in shown]
     facts: Config = {"attributes": list(shown), "seed": seed, "labels": path.name}
     facts["images"] = [[data.records.keys[row] for row, _ in each] for each in tiles]
     return [
@@ -323,19 +291,38 @@ def contact_sheets(
         save(
             Sheet(drawn(True), above, below=below).render(),
             path.with_name(f"{path.stem}_fig9.png"),
-            facts | {"removed": [[bool(cleaned.removed[at]) for at in each] for each in tiles]},
+            facts | {"removed": [[bool(denoised.removed[at]) for at in each] for each in tiles]},
         ),
     ]
 
 
-def tile(data: ImageData, row: int, a: int, crossed: bool, cleaned: Cleaned) -> Tensor:
+def tile(data: ImageData, row: int, a: int, crossed: bool, denoised: Denoised) -> Tensor:
     """The middle of a stored image, 3,TILE,TILE in [-1, 1], with a red cross where asked and removed."""
     whole = Image.fromarray(data.store.image(row))
     side, (width, height) = min(whole.size), whole.size
     left, top = (width - side) // 2, (height - side) // 2
     image = whole.crop((left, top, left + side, top + side)).resize((TILE, TILE), Image.Resampling.BILINEAR)
-    if crossed and cleaned.removed[row, a]:
+    if crossed and denoised.removed[row, a]:
         pen = ImageDraw.Draw(image)
         for line in ((8, 8, TILE - 8, TILE - 8), (8, TILE - 8, TILE - 8, 8)):
             pen.line(line, fill=(220, 0, 0), width=5)
     return to_tensor(image)
+
+
+# ---- Table 1
+
+
+def count_split(job: Job) -> None:
+    """Classes and images of both splits beside the published numbers: a line of results.jsonl, and a CSV."""
+    cfg, records = job.cfg, job.records
+    numbers: dict[str, int] = {}
+    for split in ("train", "test"):
+        rows = records.rows(split)
+        numbers |= {f"{split}_classes": len(np.unique(records.labels[rows])), f"{split}_images": len(rows)}
+    published = cfg.get("published") or {}
+    lines = [f"{name},{value},{published.get(name, '')}" for name, value in numbers.items()]
+    write_whole(job.path, "\n".join(["count,here,published", *lines, ""]))
+    print("\n".join(f"  {name:32} {value}" for name, value in numbers.items()))
+    row, found = cfg["chosen"].get("table") or "finegan_t1_split", f"{len(records)} of {records.expected}"
+    line = result_line(cfg, row, job.path, numbers, {"split": "by class"}, images_found=found)
+    append_result(Path(cfg["paths"]["runs"]), line)
