@@ -133,7 +133,6 @@ def test_help_of_a_task_lists_its_keys_with_comments_and_choices() -> None:
         (["epochs=3"], 2),
         (["name=../x"], 2),
         (["paths.data=/nonexistent"], 2),
-        (["model.phi_dim=12", "preset=toy"], 2),
         (["task=report", "paths.runs={}/é"], 2),
     ],
 )

@@ -322,10 +322,6 @@ BAD = {
     "no folder": (["paths.runs="], "paths.runs= is no folder: give one, such as paths.runs=runs"),
     "null folder": (["paths.artifacts=null"], "paths.artifacts=null is no folder"),
     "a number for a path": (["resume=3"], "resume=3 is no path"),
-    "phi": (
-        ["model.text_encoder=null", "model.phi_dim=12"],
-        "model.phi_dim=12, and model=vse has dim=300: set model.p",
-    ),
     "captions": (["data.captions=none"], "model=simgan needs captions: take data.captions=none away"),
     "no stand-in": (["data=folder", "data.root=x", "preset=toy"], "add data.source=real to read your own files"),
     "glob": (["-m", "table=glob(nothing_*)"], "table=glob(nothing_*) chooses nothing: there are finegan_t1_split"),
