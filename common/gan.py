@@ -142,8 +142,8 @@ class GANModule(Checkpointed):
         self.accumulate, self.grad_norm_every = accumulate, grad_norm_every
         self.adam_options, self.ema_decay, self.clip = dict(optimizer), average["decay"], dict(clip)
         self.ema_generator: AveragedModel | None = None
-        self.pending: dict[str, Tensor] = {}
-        self.sound: Tensor | None = None
+        self.to_log: dict[str, Tensor] = {}
+        self.all_finite: Tensor | None = None
 
     def average_generator(self, *, buffers: bool = True, from_start: bool = False) -> None:
         """Call at the end of `__init__`: keeps the running average of the generator, and of nothing else.
@@ -195,7 +195,7 @@ class GANModule(Checkpointed):
         """
         raise NotImplementedError
 
-    def spoken(self, batch: Sample, records: Records) -> list[str]:
+    def condition_text(self, batch: Sample, records: Records) -> list[str]:
         """What `sample` draws for each item of a batch, in words: the mismatched sentence of an edit."""
         pairs = zip(batch["other_row"].tolist(), batch["other_caption"].tolist(), strict=True)
         return [records.captions[row][caption] for row, caption in pairs]
@@ -211,7 +211,7 @@ class GANModule(Checkpointed):
 
     # ---- one step
 
-    def opts(self) -> tuple[LightningOptimizer, ...]:
+    def counted_optimizers(self) -> tuple[LightningOptimizer, ...]:
         """The optimisers, generator's first. Only the generator's updates count in `trainer.global_step`.
 
         Lightning adds one to global_step for each optimiser, which halves `max_steps` and misnames checkpoints.
@@ -276,10 +276,10 @@ class GANModule(Checkpointed):
 
     def note(self, terms: Mapping[str, Tensor], total: Tensor, side: str) -> None:
         """Remembers the terms and their weighted sum for the log, and whether it is finite."""
-        self.pending |= {f"train/{side}/{name}": term.detach() for name, term in terms.items()}
-        self.pending[f"train/loss_{side}"] = total
+        self.to_log |= {f"train/{side}/{name}": term.detach() for name, term in terms.items()}
+        self.to_log[f"train/loss_{side}"] = total
         finite = torch.isfinite(total)
-        self.sound = finite if self.sound is None else self.sound & finite
+        self.all_finite = finite if self.all_finite is None else self.all_finite & finite
 
     def gradient_norms(self, terms: Mapping[str, Tensor], parameters: Iterable[Tensor], side: str) -> None:
         """Every `grad_norm_every` steps: the norm of each term's own gradient, to see which term leads."""
@@ -289,27 +289,27 @@ class GANModule(Checkpointed):
         for name, term in terms.items():
             grads = torch.autograd.grad(term, moving, retain_graph=True, allow_unused=True)
             squares = [upcast(g).square().sum() for g in grads if g is not None]
-            self.pending[f"train/{side}/grad_norm_{name}"] = torch.stack(squares).sum().sqrt()
+            self.to_log[f"train/{side}/grad_norm_{name}"] = torch.stack(squares).sum().sqrt()
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (batch_idx + 1) % every == 0 or batch_idx + 1 == self.trainer.num_training_batches:
-            self.check_sound()
-            self.log_dict(self.pending | {"progress/images": float(self.images_seen)})
-        self.pending = {}
+            self.check_finite()
+            self.log_dict(self.to_log | {"progress/images": float(self.images_seen)})
+        self.to_log = {}
 
     def on_train_epoch_end(self) -> None:
         """Schedulers by hand, once an epoch: under manual optimisation Lightning ignores their interval."""
-        self.check_sound()  # before the checkpoint of this epoch is written
+        self.check_finite()  # before the checkpoint of this epoch is written
         schedulers = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers] if schedulers else []:
             cast(torch.optim.lr_scheduler.LRScheduler, scheduler).step()
 
-    def check_sound(self) -> None:
+    def check_finite(self) -> None:
         """Stop on a loss that is not finite. Looked at where values are read anyway, so it costs no extra wait."""
-        if self.sound is not None and not bool(self.sound):
-            values = {name: float(value) for name, value in self.pending.items()}
+        if self.all_finite is not None and not bool(self.all_finite):
+            values = {name: float(value) for name, value in self.to_log.items()}
             bad = sorted(name for name, value in values.items() if not math.isfinite(value)) or ["an earlier batch"]
             raise UserError(
                 f"the loss became NaN or infinite in epoch {self.current_epoch} ({', '.join(bad)}); the last "

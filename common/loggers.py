@@ -1,5 +1,6 @@
-"""W&B and TensorBoard; CSV is always there (common/tasks/trainer.py). The only file that knows W&B."""
+"""metrics.csv, which every run has, W&B and TensorBoard. The only file that knows W&B."""
 
+import csv
 import logging
 import netrc
 import os
@@ -8,8 +9,56 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+
 log = logging.getLogger(__name__)
 PATIENCE = 20.0  # seconds that W&B's server may take; W&B's own 90 pass before anything is trained
+
+
+class AppendingWriter(ExperimentWriter):
+    """Lightning's CSV writer deletes the file of an earlier start; this one goes on with it."""
+
+    def _check_log_dir_exists(self) -> None:
+        if self._fs.isfile(self.metrics_file_path):
+            with self._fs.open(self.metrics_file_path, "r", newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+
+class MetricsCSV(CSVLogger):
+    """metrics.csv in the run folder, kept over resumes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="")
+
+    @property
+    def log_dir(self) -> str:
+        return str(self._root_dir)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = AppendingWriter(log_dir=self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """config.yaml of the run folder says it all."""
+
+    def forget_after(self, step: int) -> None:
+        """Drops the rows past a step, and one cut short by a kill: their epoch is run again from its start."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values() and int(row["step"]) < step]
+            names = reader.fieldnames or []
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def loggers_for(cfg: dict[str, Any], folder: Path) -> list[Any]:

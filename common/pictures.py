@@ -1,4 +1,4 @@
-"""Pictures: what is asked for (Request), photos in, sheets of images with their words out; the picture of progress.
+"""Pictures: what is asked for (Request), photos in, sheets of images with their words out.
 
 B images, S side. Pixels are floats in [-1, 1]. A figure is a function of (model, data, request) that gives a Sheet; a
 model's `respond` is one too, that of task=sample.
@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from common.config import as_list
 from common.data.geometry import UNREADABLE, open_image
-from common.data.records import Records, Sample
 from common.errors import UserError
 
 Config = dict[str, Any]
@@ -32,7 +29,6 @@ GAP, LINE = 4, 15  # pixels
 MOST = 256  # pixels that an image is shown at
 FRAME_MS = 120  # of an animation
 FIGURE_LIST = ("module", "figures", "discriminators")  # of `pictures`: which figures there are
-LONGEST = 160  # letters of a condition above the pictures of progress
 INK = (40, 40, 90)
 FONT = ImageFont.load_default(12)
 
@@ -288,68 +284,3 @@ def alone(image: Tensor, path: Path, row: int, k: int) -> str:
     file = path.with_name(f"{path.stem}-{row + 1}-{k + 1}.png")
     to_picture(image).save(file)
     return file.name
-
-
-# ---- the picture of progress
-
-
-def fixed_batch(data: Any, count: int = 4, seed: int = 0) -> Sample:
-    """The same few images in every epoch: half of the training, half of the test classes, each with a sentence of
-    another class of its split; or pairs of poses, where the model reads such."""
-    records: Records = data.records
-    rng = np.random.default_rng(seed)
-    if "target" in data.reads:
-        pairs = np.concatenate([rng.permutation(data.pose_pairs(split))[:count] for split in ("train", "test")])
-        return next(iter(data.pose_pair_loader("train", len(pairs), pairs)))
-    rows, others = [], []
-    for split in ("train", "test"):
-        usable = data.rows(split)
-        picked = rng.choice(usable, size=min(count, len(usable)), replace=False)
-        for row in picked:
-            far = usable[records.labels[usable] != records.labels[row]]
-            if len(far):
-                rows.append(int(row))
-                others.append(int(rng.choice(far)))
-    batch = next(iter(data.eval_loader(rows=np.array(rows), batch_size=len(rows))))
-    batch["caption"] = torch.zeros(len(rows), dtype=torch.int64)
-    batch["other_row"] = torch.tensor(others)
-    batch["other_caption"] = torch.zeros(len(rows), dtype=torch.int64)
-    return batch
-
-
-class FixedGrid(Callback):
-    """Every few epochs a picture of `model.grid` on the same inputs: PNG in the run folder first, then the loggers."""
-
-    def __init__(self, folder: Path, *, every: int) -> None:
-        self.folder, self.every = folder, every
-
-    def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            data = trainer.datamodule  # type: ignore[attr-defined]
-            self.batch = data.move(fixed_batch(data), model.device)
-            records = data.records
-            spoken: list[str] = model.spoken(self.batch, records)  # type: ignore[operator]
-            self.sentences = [textwrap.shorten(words, LONGEST, placeholder=" ...") for words in spoken]
-            self.keys = [records.keys[int(row)] for row in self.batch["row"]]
-
-    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.current_epoch == 0:
-            self.draw(trainer, model, 0)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        done = trainer.current_epoch + 1
-        if trainer.is_global_zero and (done % self.every == 0 or done == trainer.max_epochs):
-            self.draw(trainer, model, done)
-
-    def draw(self, trainer: pl.Trainer, model: pl.LightningModule, epoch: int) -> None:
-        with torch.no_grad():
-            columns = model.grid(self.batch)  # type: ignore[operator]
-        facts = {"epoch": epoch, "images": self.keys, "sentences": self.sentences, "columns": list(columns)}
-        path = save(Sheet(columns, self.sentences).render(), self.folder / f"e{epoch:04d}.png", facts)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [str(path)], step=trainer.global_step)
-            elif type(logger).__name__ == "TensorBoardLogger":
-                pixels = np.asarray(Image.open(path))
-                board = logger.experiment  # type: ignore[attr-defined]
-                board.add_image("samples", pixels, trainer.global_step, dataformats="HWC")

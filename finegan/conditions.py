@@ -385,7 +385,7 @@ class Conditions:
             self.table = self.table[0].to(device), self.table[1].to(device)
         return self.table
 
-    def spoken(self, row: Tensor, caption: Tensor | None = None) -> list[str]:
+    def condition_text(self, row: Tensor, caption: Tensor | None = None) -> list[str]:
         """The images' own conditions in words, as evaluation cuts them."""
         index = self.sequences.of(row, caption)
         ids, lengths, _ = pick(self.sequences, index, max_len=self.max_len_eval, train=False)

@@ -188,7 +188,7 @@ class Measures:
         self.keep("area", area)
         if self.colours:
             assert self.model.conditions is not None
-            said = self.model.conditions.spoken(rows, batch.get("caption"))
+            said = self.model.conditions.condition_text(rows, batch.get("caption"))
             if self.model.inputs != "text":
                 said = [painted(condition) for condition in said]
             self.colours["own"].update(images, rows, said)

@@ -141,7 +141,7 @@ class FineGAN(Painter):
         """Whether a discriminator term is part of this model."""
         return self.loss["d"][term] is not None
 
-    def judges(self, k: int) -> list[nn.Module]:
+    def discriminators(self, k: int) -> list[nn.Module]:
         """The discriminators of stage k."""
         return [nets[k] for nets in (self.discriminator, self.discriminator_fg) if nets is not None]
 
@@ -165,7 +165,7 @@ class FineGAN(Painter):
     # ---- one training step (Sec. 3; D before G as in AG)
 
     def training_step(self, batch: Sample, batch_idx: int) -> None:
-        opt_g, opt_d = self.opts()
+        opt_g, opt_d = self.counted_optimizers()
         assert self.conditions is not None
         codes = self.conditions.codes(batch["row"], batch.get("caption"), train=True)
         real, masks = self.pyramid(batch["image"]), self.mask_pyramid(batch.get("mask"))
@@ -209,7 +209,7 @@ class FineGAN(Painter):
         if self.discriminator_fg is not None and mask is not None:
             terms |= self.foreground_terms(self.discriminator_fg[k], self.under(x, mask), self.under(f, mask), mask)
         if k == 2:
-            self.gradient_norms(terms, nn.ModuleList(self.judges(k)).parameters(), "d")
+            self.gradient_norms(terms, nn.ModuleList(self.discriminators(k)).parameters(), "d")
         return terms
 
     def whole_terms(
@@ -226,7 +226,7 @@ class FineGAN(Painter):
         if self.has("part"):
             terms["part"] = self.real(net.part(x, h)) + self.fake(net.part(f, h_f))
         means = {f"train/score_{name}_{self.sides[k]}": upcast(score.detach()).mean() for name, score in scores.items()}
-        self.pending |= means
+        self.to_log |= means
         return terms
 
     def foreground_terms(self, judge: nn.Module, x: Tensor, f: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -291,7 +291,7 @@ class FineGAN(Painter):
         )
         terms = {"damsm": torch.stack(list(found.values())).sum()}
         self.gradient_norms(terms, [leaves[2]], "g")
-        self.pending |= {f"train/damsm_{name}": value.detach() for name, value in found.items()}
+        self.to_log |= {f"train/damsm_{name}": value.detach() for name, value in found.items()}
         yield terms | {"kl": kl(leaves[3], leaves[4])}
 
     # ---- a user's own
@@ -325,5 +325,5 @@ class FineGAN(Painter):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam at a constant rate: one for G, one for all discriminators."""
-        judges = nn.ModuleList(net for k in range(3) for net in self.judges(k))
-        return self.adam(self.generator.parameters(), judges.parameters())
+        discriminators = nn.ModuleList(net for k in range(3) for net in self.discriminators(k))
+        return self.adam(self.generator.parameters(), discriminators.parameters())

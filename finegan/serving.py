@@ -177,10 +177,10 @@ class Painter(Exported):
             )
         return self.draw(codes, batch.get("mask"), z, eps).images[-1]
 
-    def spoken(self, batch: Sample, records: Records) -> list[str]:
+    def condition_text(self, batch: Sample, records: Records) -> list[str]:
         """The condition of each item in words."""
         assert self.conditions is not None
-        return self.conditions.spoken(batch["row"], batch.get("caption"))
+        return self.conditions.condition_text(batch["row"], batch.get("caption"))
 
     def grid(self, batch: Sample) -> dict[str, Tensor]:
         """Columns of the picture of progress: x, its mask, and two draws from its condition."""
@@ -225,5 +225,5 @@ def export_attngan(model: Painter, folder: str | Path, *, discriminators: bool =
     model.read_conditions()
     assert model.encoders is not None
     assert isinstance(model.discriminator, nn.ModuleList)
-    judges = {f"netD{k}": net for k, net in enumerate(model.discriminator) if discriminators}
-    write_attngan({"netG": model.serving} | judges, model.encoders, folder)
+    nets = {f"netD{k}": net for k, net in enumerate(model.discriminator) if discriminators}
+    write_attngan({"netG": model.serving} | nets, model.encoders, folder)

@@ -152,7 +152,7 @@ class GGB(PoseGAN):
     # ---- one training step (Sec. 2.3): D and the blocks, then G by Eq. 9, then G by Eq. 4
 
     def training_step(self, batch: Sample, batch_idx: int) -> None:
-        opt_g, *between, opt_d = self.opts()
+        opt_g, *between, opt_d = self.counted_optimizers()
         x, y = batch["image"], batch["target"]
         c = self.pose(batch["target_joints"])
         *lower, image = self.generator(x, c)  # once: the critics and the first update of G read it
@@ -220,8 +220,8 @@ class GGB(PoseGAN):
         for name, levels in scores.items():
             for n, (real, fake) in levels.items():
                 right = (real > 0).float().mean() + (fake < 0).float().mean()
-                self.pending[f"train/d_{name}/{n}"] = costs[name][n].detach()
-                self.pending[f"train/accuracy_{name}/{n}"] = right.detach() / 2
+                self.to_log[f"train/d_{name}/{n}"] = costs[name][n].detach()
+                self.to_log[f"train/accuracy_{name}/{n}"] = right.detach() / 2
         return summed(costs)
 
     def g_terms(self, x: Tensor, y: Tensor, c: Tensor, image: Tensor) -> dict[str, Tensor]:
@@ -234,7 +234,7 @@ class GGB(PoseGAN):
         costs = {"rec": {n: l1(fake, target) for n, fake, target in images}}
         for name, levels in self.block_scores(x, None, lower).items():
             costs[name] = {n: self.real(fake) for n, (fake,) in levels.items()}
-        self.pending |= {f"train/{name}/{n}": v.detach() for name, levels in costs.items() for n, v in levels.items()}
+        self.to_log |= {f"train/{name}/{n}": v.detach() for name, levels in costs.items() for n, v in levels.items()}
         return {name: term for name, term in summed(costs).items() if self.loss["ggb"][name] is not None}
 
     def block_scores(self, x: Tensor, y: Tensor | None, lower: Sequence[Tensor]) -> dict[str, Scores]:
@@ -270,14 +270,14 @@ class GGB(PoseGAN):
 
         Two for G, so that the moments of two objectives of such different scale do not mix (not in the paper).
         """
-        judges = [
+        discriminators = [
             p for net in (self.discriminator, self.discriminator_ggb) if net is not None for p in net.parameters()
         ]
         if self.g_update == "joint":
-            return self.scheduled(list(self.generator.parameters()), judges)
+            return self.scheduled(list(self.generator.parameters()), discriminators)
         *_, top = self.generator.dec.values()
         shared, heads = self.shared(), list(self.generator.to_rgb.parameters())
-        return self.scheduled([*shared, *top.parameters()], [*shared, *heads], judges)
+        return self.scheduled([*shared, *top.parameters()], [*shared, *heads], discriminators)
 
 
 def summed(costs: dict[str, dict[int, Tensor]]) -> dict[str, Tensor]:

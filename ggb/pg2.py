@@ -127,7 +127,7 @@ class PG2(PoseGAN):
     # ---- one training step
 
     def training_step(self, batch: Sample, batch_idx: int) -> None:
-        opt_g, opt_d = self.opts()
+        opt_g, opt_d = self.counted_optimizers()
         x, y = batch["image"], batch["target"]
         c, mask = (
             self.pose(batch["target_joints"]),

@@ -77,10 +77,10 @@ class PoseGAN(Exported):
         """After the last batch, before the epoch's picture and checkpoint: the averaged G's own batch statistics, and a
         look at pairs that no epoch shows."""
         if batch_idx + 1 == self.trainer.num_training_batches:
-            self.check_sound()
+            self.check_finite()
             if self.ema_generator is not None and (count := self.hparams["average"].get("statistics")):
                 self.measure_statistics(self.training_inputs(count))
-            self.pending |= self.watched()
+            self.to_log |= self.watched()
         super().on_train_batch_end(outputs, batch, batch_idx)
 
     def watched(self) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ class PoseGAN(Exported):
         """x-hat for each pair. There is no noise: a generator changes nothing."""
         return self.draw(batch["image"], batch["target_joints"])
 
-    def spoken(self, batch: Sample, records: Records) -> list[str]:
+    def condition_text(self, batch: Sample, records: Records) -> list[str]:
         """Who in which pose: the names of source and target."""
         pairs = zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
         return [f"{records.keys[row]} in the pose of {records.keys[target]}" for row, target in pairs]

@@ -154,7 +154,7 @@ class SIMGAN(Editor):
     # ---- one training step (Sec. 2; D before G as in SISGAN)
 
     def training_step(self, batch: Sample, batch_idx: int) -> None:
-        opt_g, opt_d = self.opts()
+        opt_g, opt_d = self.counted_optimizers()
         x = batch["image"]
         own = self.look_up(batch["row"], batch["caption"])  # phi
         wrong = self.look_up(batch["other_row"], batch["other_caption"])  # phi-bar
@@ -174,8 +174,8 @@ class SIMGAN(Editor):
             terms = self.g_terms(x, own, target, edit, back, mu, log_sigma)
             self.descend(opt_g, terms, self.loss["g"], "g", batch_idx)
 
-        self.pending["train/mean_abs_mu"] = mu.detach().float().abs().mean()
-        self.pending["train/mean_sigma"] = log_sigma.detach().float().exp().mean()
+        self.to_log["train/mean_abs_mu"] = mu.detach().float().abs().mean()
+        self.to_log["train/mean_sigma"] = log_sigma.detach().float().exp().mean()
 
     def targets(self, own: Tensor, wrong: Tensor) -> Tensor:
         """What to edit towards: t-bar, or with `relevant_match_prob` the own sentence (SISGAN: 0.5). B,D -> B,D."""
@@ -202,7 +202,7 @@ class SIMGAN(Editor):
         real, unfit = net.head(h, own), [net.head(h, phi) for phi in (wrong, *(own.roll(k, 0) for k in others))]
         scores = {"real": real, "mismatch": torch.cat(unfit), "fake": net(fake.detach(), target)}
         if net is self.discriminator:
-            self.pending |= {f"train/score_{name}": upcast(score.detach()).mean() for name, score in scores.items()}
+            self.to_log |= {f"train/score_{name}": upcast(score.detach()).mean() for name, score in scores.items()}
         return {name: (self.real if name == "real" else self.fake)(score) for name, score in scores.items()}
 
     def g_terms(

@@ -27,7 +27,7 @@ from common.data.geometry import centre_crop, check_colour, fit, upright
 from common.data.pose_pairs import pairs_of
 from common.data.poses import flipped, in_window
 from common.data.records import Records, Sample
-from common.data.sampling import Draws, EpochPlan, PairPlan
+from common.data.sampling import Draws, EpochSampler, PairSampler
 from common.data.store import ImageStore
 from common.errors import UserError, check_ranges, choose
 
@@ -258,19 +258,19 @@ class ImageData(LightningDataModule):
         return rows[self.store.ok[rows]] if "store" in self.__dict__ else rows
 
     def train_dataloader(self) -> Loader:
-        """Batches of an EpochPlan. Without a Trainer call loader.batch_sampler.set_epoch(epoch) before each epoch."""
+        """Batches of an epoch. Without a Trainer call loader.batch_sampler.set_epoch(epoch) before each epoch."""
         rank, world = self._rank()
         draws: dict[str, Any] = {"seed": self.seed, "flip": self.flip, "rank": rank, "world": world}
         if "target" in self.reads:
             pairs = self.pose_pairs("train")
             draws["batch_size"] = self._batch(len(pairs), "pairs of photos", world)
-            plan: EpochPlan = PairPlan(pairs=pairs, mirrored=self.records.mirrored, **draws)
+            sampler: EpochSampler = PairSampler(pairs=pairs, mirrored=self.records.mirrored, **draws)
         else:
             rows, labels = self.rows(self.train_split), self.records.labels
             draws["batch_size"] = self._batch(len(rows), "images", world)
             captions = self._captions(rows) if "caption" in self.reads else None
-            plan = EpochPlan(rows=rows, labels=labels, captions=captions, rotate_deg=self.rotate_deg, **draws)
-        return Loader(self._windows(self.reads), plan, self.workers, self._batches_done)
+            sampler = EpochSampler(rows=rows, labels=labels, captions=captions, rotate_deg=self.rotate_deg, **draws)
+        return Loader(self._windows(self.reads), sampler, self.workers, self._batches_done)
 
     def eval_loader(
         self,

@@ -13,7 +13,7 @@ from common.data.edit_pairs import other_class
 Draws = dict[str, np.ndarray]  # columns of equal length: row; u, v in [0, 1), flip, angle; caption, other_row, ...
 
 
-class EpochPlan:
+class EpochSampler:
     """A batch sampler whose whole epoch is drawn at once from default_rng([seed, epoch]).
 
     Each epoch visits every row once in a new order (the rest that fills no batch is dropped) and draws for each:
@@ -70,7 +70,7 @@ class EpochPlan:
             yield {name: column[start : start + share] for name, column in draws.items()}
 
 
-class PairPlan(EpochPlan):
+class PairSampler(EpochSampler):
     """An epoch over pairs of photos: each pair once in a new order, with the crop and the flip that both photos get.
 
     pairs: P,2 rows of source and target, drawn as `row` and `target_row`. mirrored: each pair comes twice, as it is and

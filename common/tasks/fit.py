@@ -12,10 +12,10 @@ from common.config import build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError
 from common.files import locked, short_hash, whole
-from common.loggers import finish_loggers, loggers_for
+from common.loggers import MetricsCSV, finish_loggers, loggers_for
 from common.tasks.job import Config, Job, load_data
 from common.tasks.runs import RunFolder, identity, keep_log
-from common.tasks.trainer import MetricsCSV, check_options, epochs_of, trainer_for
+from common.tasks.trainer import check_options, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
 from common.weights import find_weights
 

@@ -1,6 +1,5 @@
 """Fit one model: the Lightning trainer with the callbacks that every run has."""
 
-import csv
 import logging
 import os
 import signal
@@ -13,9 +12,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -24,8 +20,7 @@ from common.blocks import frozen_prefixes
 from common.data.module import ImageData
 from common.errors import UserError, check_ranges, choose
 from common.files import whole
-from common.pictures import FixedGrid
-from common.progress import WholeRun
+from common.tasks.callbacks import FixedGrid, Milestones, RunProgressBar, SeedEachBatch, Status, TrimMetrics
 from common.tasks.runs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -68,96 +63,6 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, part)
 
 
-class SeedEachBatch(Callback):
-    """Random numbers as a function of (seed, epoch, batch, rank): a resumed run draws what the straight one drew.
-
-    Saved generator states would not do it, because the order of draws between them differs.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: pl.Trainer, model: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        torch.manual_seed(hash(place) % 2**63)  # a hash of ints is the same in every process
-
-
-class Status(Callback):
-    """status.json after every epoch and at every end."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder, self.began = folder, time.time()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            seconds = round(time.time() - self.began, 1)
-            epochs = trainer.current_epoch + 1
-            self.folder.say("running", epochs=epochs, max_epochs=trainer.max_epochs, seconds=seconds)
-
-    def on_exception(self, trainer: pl.Trainer, model: pl.LightningModule, exception: BaseException) -> None:
-        if trainer.is_global_zero:
-            stopped = isinstance(exception, KeyboardInterrupt | SystemExit)  # the latter: SIGTERM, as of a cluster
-            facts = {} if stopped else {"error": f"{type(exception).__name__}: {exception}"}
-            self.folder.say("interrupted" if stopped else "failed", **facts)
-
-
-class GoOn(Callback):
-    """metrics.csv goes on from where the weights do. Done here, after a checkpoint that is refused would have been."""
-
-    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.forget_after(trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
-class Kept(ModelCheckpoint):
-    """Checkpoints that are never replaced. By its name Lightning tells its state from that of the last checkpoint."""
-
-
-class AppendingWriter(ExperimentWriter):
-    """Lightning's CSV writer deletes the file of an earlier start; this one goes on with it."""
-
-    def _check_log_dir_exists(self) -> None:
-        if self._fs.isfile(self.metrics_file_path):
-            with self._fs.open(self.metrics_file_path, "r", newline="") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
-
-
-class MetricsCSV(CSVLogger):
-    """metrics.csv in the run folder, kept over resumes."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="")
-
-    @property
-    def log_dir(self) -> str:
-        return str(self._root_dir)
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is None:
-            self._experiment = AppendingWriter(log_dir=self.log_dir)
-        return self._experiment  # type: ignore[return-value]
-
-    def log_hyperparams(self, params: Any = None) -> None:
-        """config.yaml of the run folder says it all."""
-
-    def forget_after(self, step: int) -> None:
-        """Drops the rows past a step, and one cut short by a kill: their epoch is run again from its start."""
-        path = Path(self.log_dir) / "metrics.csv"
-        if not path.is_file():
-            return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row.values() and int(row["step"]) < step]
-            names = reader.fieldnames or []
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
-
-
 def native_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself; others only lose time by it."""
     able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not yet
@@ -193,14 +98,14 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
     every, keep = int(options["checkpoint_every"]), int(options["keep_every"])
     places = folder.path / "checkpoints"
     callbacks: list[Callback] = [
-        GoOn(),
+        TrimMetrics(),
         SeedEachBatch(seed),
         Status(folder),
-        WholeRun(),
+        RunProgressBar(),
         ModelCheckpoint(
             places, filename="last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
         ),
-        Kept(
+        Milestones(
             places,
             filename="e{epoch:04d}",
             auto_insert_metric_name=False,
@@ -228,7 +133,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
             max_epochs=options["max_epochs"],
             limit_train_batches=1.0 if options["limit_train_batches"] is None else options["limit_train_batches"],
             log_every_n_steps=options["log_every_n_steps"],
-            use_distributed_sampler=False,  # EpochPlan cuts the global batch by rank itself
+            use_distributed_sampler=False,  # EpochSampler cuts the global batch by rank itself
             plugins=plugins,
             callbacks=callbacks,
             logger=False,
@@ -240,7 +145,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
         raise UserError(f"Lightning takes no such trainer settings: {str(error).splitlines()[0]}") from None
 
 
-def lay_out(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
+def apply_memory_format(model: pl.LightningModule, options: Mapping[str, Any]) -> None:
     """channels_last and in-place compile of a GAN's networks: faster, same numbers up to rounding.
 
     The parts of a network are compiled, not the whole: a step calls the parts (the trunk once for two sentences).
@@ -296,7 +201,7 @@ def fit(
     checkpoint: Path | None,
 ) -> None:
     """Trains to `max_epochs`, going on from a checkpoint where there is one."""
-    lay_out(model, options)
+    apply_memory_format(model, options)
     if trainer.is_global_zero:
         folder.say("running", started=time.strftime("%Y-%m-%dT%H:%M:%S"), max_epochs=options["max_epochs"])
     try:

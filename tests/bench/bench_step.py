@@ -20,7 +20,7 @@ from common.data.module import ImageData, Reader
 from common.data.records import Records, Sample
 from common.gan import GANModule
 from common.losses import kl_log_std, weighted
-from common.tasks.trainer import lay_out
+from common.tasks.trainer import apply_memory_format
 from common.text import SentenceEncoder, Vocabulary
 from simgan.model import SIMGAN
 from simgan.vse import TextEncoder
@@ -79,7 +79,7 @@ class Other(Protocol):
         """What the step is handed besides its batch: noise, in the order in which ours draws it. Not timed."""
 
     def __call__(self, batch: Sample, *given: Any) -> Mapping[str, Any]:
-        """-> each term, as a number, under the name that ours has it in `pending`."""
+        """-> each term, as a number, under the name that ours has it in `to_log`."""
 
 
 class PublicStep:
@@ -183,7 +183,7 @@ class Turns(pl.Callback):
                 losses = self.other(batch, *given)
             if self.done == 1:
                 theirs = {name: float(loss) for name, loss in losses.items()}
-                self.compare(theirs, {name: float(model.pending[f"train/{name}"]) for name in losses})
+                self.compare(theirs, {name: float(model.to_log[f"train/{name}"]) for name in losses})
             else:
                 self.theirs.append((now(model.device) - start) / turn)
         torch.backends.cudnn.allow_tf32 = True
@@ -251,7 +251,7 @@ def fit(
     """The model in a Trainer with these switches, in turn with the other way or alone."""
     switches = SWITCHES[name]
     turns = Turns(case, other, SAME[switches["precision"]])
-    lay_out(model, {"accelerator": device.type, **switches})
+    apply_memory_format(model, {"accelerator": device.type, **switches})
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,

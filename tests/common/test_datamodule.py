@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from common.data.edit_pairs import make_pairs, other_class, read_csv, write_csv
-from common.data.module import EpochPlan, ImageData, rotate
+from common.data.module import EpochSampler, ImageData, rotate
 from common.data.readers.folder import Folder
 from common.data.records import Records
 from common.errors import UserError
@@ -65,13 +65,13 @@ def data(root: Path, **options) -> ImageData:
     return ImageData(dataset=Tiny(root, **changes), **({"image_size": SIZE, "batch_size": 8} | options))
 
 
-def plan(**options) -> EpochPlan:
+def sampler_of(**options) -> EpochSampler:
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(50), rng.integers(1, 60, 50))
     rows = rng.permutation(len(labels))[: len(labels) * 3 // 4]
     captions = rng.integers(1, 11, len(labels))
     defaults = {"rows": rows, "labels": labels, "captions": captions, "batch_size": 32, "seed": 0, "flip": True}
-    return EpochPlan(**(defaults | {"rotate_deg": 0.0} | options))
+    return EpochSampler(**(defaults | {"rotate_deg": 0.0} | options))
 
 
 def stream(loader, epochs=1) -> list[dict[str, torch.Tensor]]:
@@ -94,7 +94,7 @@ def same(one: list[dict], two: list[dict]) -> bool:
 def test_ten_thousand_mismatched_draws_are_of_another_class_and_use_every_caption():
     """papers/simgan.md, check 9."""
     drawn = {name: [] for name in ("row", "caption", "other_row", "other_caption")}
-    sampler = plan()
+    sampler = sampler_of()
     for epoch in range(100):
         sampler.set_epoch(epoch)
         for draws in sampler:
@@ -122,7 +122,7 @@ def test_mismatched_row_is_uniform_over_the_other_classes():
 
 
 def test_an_epoch_visits_every_image_once_in_an_order_of_its_own():
-    sampler = plan(batch_size=7)
+    sampler = sampler_of(batch_size=7)
     orders = []
     for epoch in (0, 1, 0):
         sampler.set_epoch(epoch)
@@ -132,11 +132,11 @@ def test_an_epoch_visits_every_image_once_in_an_order_of_its_own():
     assert set(orders[0]) <= set(sampler.rows)
     assert not np.array_equal(orders[0], orders[1])
     assert np.array_equal(orders[0], orders[2])
-    assert not np.array_equal(orders[0], np.concatenate([draws["row"] for draws in plan(batch_size=7, seed=1)]))
+    assert not np.array_equal(orders[0], np.concatenate([draws["row"] for draws in sampler_of(batch_size=7, seed=1)]))
 
 
 def test_flips_are_even_and_a_switch_shifts_no_other_draw():
-    draws, plain = plan(rotate_deg=16.0).draw(), plan(flip=False, captions=None).draw()
+    draws, plain = sampler_of(rotate_deg=16.0).draw(), sampler_of(flip=False, captions=None).draw()
     assert 0.45 < draws["flip"].mean() < 0.55
     assert 14 < np.abs(draws["angle"]).max() <= 16
     assert plain.keys() == {"row", "u", "v"}
@@ -146,8 +146,8 @@ def test_flips_are_even_and_a_switch_shifts_no_other_draw():
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_together_see_the_global_batch(world):
-    whole = list(plan())
-    parts = [list(plan(rank=rank, world=world)) for rank in range(world)]
+    whole = list(sampler_of())
+    parts = [list(sampler_of(rank=rank, world=world)) for rank in range(world)]
     for batch, *shares in zip(whole, *parts, strict=True):
         for name, values in batch.items():
             assert np.array_equal(values, np.concatenate([share[name] for share in shares]))

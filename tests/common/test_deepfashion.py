@@ -18,7 +18,7 @@ from common.data.pose_pairs import csv_text, digest, drawn_pairs, held_items, or
 from common.data.readers.deepfashion import DeepFashion
 from common.data.readers.fashion_csv import read_joints, read_pairs, write_joints
 from common.data.readers.fashion_names import FOLDERS, flat, folder, group, item, parse, spelling, view
-from common.data.sampling import PairPlan
+from common.data.sampling import PairSampler
 from common.data.store import store_name
 from ggb.keypoints import read_photo
 from tests.worlds.layouts import refusal
@@ -610,13 +610,13 @@ def test_pairs_for_scoring_come_in_their_order(root: Path):
 def test_an_epoch_of_pairs_is_the_same_for_any_ranks_and_begins_anew_with_each_epoch():
     pairs = np.random.default_rng(0).integers(0, 90, (37, 2))
     options = {"pairs": pairs, "batch_size": 8, "seed": 0, "flip": True}
-    whole, again = PairPlan(mirrored=False, **options), PairPlan(mirrored=False, **options)
-    ranks = [PairPlan(mirrored=False, rank=rank, world=2, **options) for rank in range(2)]
+    whole, again = PairSampler(mirrored=False, **options), PairSampler(mirrored=False, **options)
+    ranks = [PairSampler(mirrored=False, rank=rank, world=2, **options) for rank in range(2)]
     for batch, *shares in zip(whole, *ranks, strict=True):
         assert all(np.array_equal(batch[name], np.concatenate([share[name] for share in shares])) for name in batch)
     again.set_epoch(1)
     assert not np.array_equal(next(iter(whole))["row"], next(iter(again))["row"])
-    mirrored = PairPlan(mirrored=True, **options)
+    mirrored = PairSampler(mirrored=True, **options)
     draws = mirrored.draw()
     assert len(mirrored) == 2 * 37 // 8
     seen = sorted(zip(draws["row"].tolist(), draws["target_row"].tolist(), draws["flip"].tolist(), strict=True))

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from common.blocks import Frozen
 from common.errors import UserError
 from common.gan import GANModule, paired_noise
-from common.tasks.trainer import AtomicCheckpoints, SeedEachBatch
+from common.tasks.callbacks import SeedEachBatch
+from common.tasks.trainer import AtomicCheckpoints
 from tests.agree import agree
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -49,7 +50,7 @@ class Tiny(GANModule):
         self.average_generator()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        opt_g, opt_d = self.opts()
+        opt_g, opt_d = self.counted_optimizers()
         fake = self.generator(self.features(batch["image"]))
         with self.toggled_optimizer(opt_d):
             terms = {"real": self.discriminator(batch["image"]).square().mean()}
@@ -225,7 +226,7 @@ class InParts(Tiny):
     """The same step, its terms in two sets, and G's backward pass in two halves: to the fakes, then through G."""
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        opt_g, opt_d = self.opts()
+        opt_g, opt_d = self.counted_optimizers()
         fake = self.generator(self.features(batch["image"]))
         with self.toggled_optimizer(opt_d):
             sets = (
@@ -245,7 +246,7 @@ def test_a_step_in_parts_equals_the_step_at_once(tmp_path: Path) -> None:
         fit(model, tmp_path, max_epochs=3)
     for name, value in at_once.state_dict().items():
         agree(parts.state_dict()[name], value, name)
-    assert float(parts.pending.get("train/g/adversarial", 0)) == float(at_once.pending.get("train/g/adversarial", 0))
+    assert float(parts.to_log.get("train/g/adversarial", 0)) == float(at_once.to_log.get("train/g/adversarial", 0))
 
 
 def test_parts_must_hold_every_term_that_has_a_weight(tmp_path: Path) -> None:

@@ -52,12 +52,12 @@ class Both:
         self.model, self.other = model, other or PublicStep(model)
         self.ours: dict[str, list[Tensor]] = {"g": [], "d": []}
         self.theirs: dict[str, list[Tensor]] = {"g": [], "d": []}
-        judges = [*model.discriminator.parameters(), *(model.discriminator_fg or nn.ModuleList()).parameters()]
-        sides = {"g": model.generator.parameters(), "d": judges}
+        discriminators = [*model.discriminator.parameters(), *(model.discriminator_fg or nn.ModuleList()).parameters()]
+        sides = {"g": model.generator.parameters(), "d": discriminators}
         optimizers = [descent(parameters, rate, self.ours[side]) for side, parameters in sides.items()]
         model.configure_optimizers = lambda: optimizers  # type: ignore[method-assign, assignment]
         self.other.opt_g = descent(self.other.generator.parameters(), rate, self.theirs["g"])
-        nets = [*self.other.judges, *self.other.fg_judges]
+        nets = [*self.other.discriminators, *self.other.fg_discriminators]
         self.other.opts_d = [descent(net.parameters(), rate, self.theirs["d"]) for net in nets]
         self.turns = Turns(Case(SIDE, 6, (), rounds=0), self.other, SAME)
         trainer = pl.Trainer(
@@ -101,7 +101,7 @@ def test_losses_and_gradients_are_those_of_the_public_step(tmp_path: Path, world
 def test_it_is_the_habits_that_differ(tmp_path: Path) -> None:
     """G's loss fills the gradients of the public step's discriminators and leaves ours alone."""
     both = Both(make(mismatch="shift"), tmp_path)
-    sides = (both.model.discriminator, both.ours["d"]), (nn.ModuleList(both.other.judges), both.theirs["d"])
+    sides = (both.model.discriminator, both.ours["d"]), (nn.ModuleList(both.other.discriminators), both.theirs["d"])
     for (net, seen), alone in zip(sides, (True, False), strict=True):
         kept = [torch.equal(p.grad, before) for p, before in zip(net.parameters(), seen, strict=False)]  # type: ignore
         assert all(kept) if alone else not any(kept)

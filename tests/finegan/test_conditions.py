@@ -360,8 +360,8 @@ def test_codes_of_captions_go_by_caption(tmp_path: Path) -> None:
     codes = found.codes(torch.tensor([0, 1]), torch.tensor([1, 1]), train=False)
     names = found.sequences.names
     same(codes, found.encode([parse_sentence("red", names), parse_sentence("such a small", names)]))
-    assert found.spoken(torch.tensor([0, 1]), torch.tensor([1, 1])) == ["red", "such a small"]
-    assert found.spoken(torch.tensor([1])) == ["a bird"]
+    assert found.condition_text(torch.tensor([0, 1]), torch.tensor([1, 1])) == ["red", "such a small"]
+    assert found.condition_text(torch.tensor([1])) == ["a bird"]
 
 
 def test_padding_and_companions_change_nothing() -> None:
@@ -388,8 +388,8 @@ def test_free_conditions() -> None:
 def test_conditions_in_words() -> None:
     sequences = replace(some([2]), ids=torch.tensor([[23, 246]]), names=NAMES)
     found = conditions(sequences)
-    assert found.spoken(torch.tensor([0])) == ["wing color: red, belly pattern: spotted"]
-    assert parse_attributes(found.spoken(torch.tensor([0]))[0].split(", "), NAMES) == [23, 246]
+    assert found.condition_text(torch.tensor([0])) == ["wing color: red, belly pattern: spotted"]
+    assert parse_attributes(found.condition_text(torch.tensor([0]))[0].split(", "), NAMES) == [23, 246]
 
 
 def test_an_encoder_of_other_tokens_is_refused() -> None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from common.classifier import IMAGENET, ImageClassifier
 from common.data.module import ImageData
+from common.tasks.callbacks import SeedEachBatch
 from common.tasks.describe import networks
-from common.tasks.trainer import SeedEachBatch
 from finegan.checkpoints import load_encoders
 from finegan.conditions import Conditions, denoised_hash
 from finegan.damsm import DAMSM
@@ -274,7 +274,7 @@ def test_the_export_serves(fitted: tuple[DAMSM, Trainer, Path]) -> None:
         torch.testing.assert_close((regions, code), model.image(images))
         own = model.text(model.sequences.ids[[0, 70]], model.sequences.lengths[[0, 70]])
     torch.testing.assert_close((codes.words, codes.sent), own)
-    assert found.spoken(torch.tensor([70])) == ["size: large, color: yellow, ground: dark"]
+    assert found.condition_text(torch.tensor([70])) == ["size: large, color: yellow, ground: dark"]
     code.sum().backward()
     assert images.grad is not None
     assert images.grad.abs().max() > 0

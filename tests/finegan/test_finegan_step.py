@@ -233,8 +233,8 @@ def test_each_side_leaves_the_other_without_gradients(tmp_path: Path) -> None:
 
     def watched(opt: Any, terms: Any, weights: Any, side: str, *rest: Any) -> None:
         descend(opt, terms, weights, side, *rest)
-        judges = nn.ModuleList([model.discriminator, model.discriminator_fg])  # type: ignore[list-item]
-        seen[side] = {"g": moved(model.generator), "d": moved(judges)}
+        discriminators = nn.ModuleList([model.discriminator, model.discriminator_fg])  # type: ignore[list-item]
+        seen[side] = {"g": moved(model.generator), "d": moved(discriminators)}
         if side == "d":
             opt.zero_grad(set_to_none=True)
 
@@ -341,8 +341,8 @@ def test_a_row_trains_and_every_tensor_moves(tmp_path: Path, row: str) -> None:
 @pytest.mark.parametrize(("precision", "steps"), [("32-true", 50), ("bf16-mixed", 10)])
 def test_many_steps_stay_finite(tmp_path: Path, precision: str, steps: int) -> None:
     model = trained(make(lr=2e-4), tmp_path, steps=steps, precision=precision)
-    assert model.sound is not None
-    assert bool(model.sound)
+    assert model.all_finite is not None
+    assert bool(model.all_finite)
     assert all(torch.isfinite(v).all() for v in model.parameters())
 
 

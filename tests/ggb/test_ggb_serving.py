@@ -118,7 +118,7 @@ def test_in_words() -> None:
     records = Records(
         *("people", Path(), keys, (), np.zeros(5, np.int64), ("a",), np.zeros(5, bool)),
     )
-    assert make().spoken(batch(2), records) == [
+    assert make().condition_text(batch(2), records) == [
         "a/1_front in the pose of a/3_back",
         "a/3_back in the pose of b/1_front",
     ]

@@ -83,7 +83,7 @@ def test_losses_of_critics_that_say_nothing() -> None:
         "rapd": pytest.approx(3 * 2 * LN2, abs=2e-6),
         "nvtd": pytest.approx(3 * 2 * LN2, abs=2e-6),
     }
-    each = [v.item() for name, v in model.pending.items() if name.startswith("train/d_")]
+    each = [v.item() for name, v in model.to_log.items() if name.startswith("train/d_")]
     assert each == [pytest.approx(1.386294, abs=1e-6)] * 7
     same = model.ggb_terms(p["x"], p["y"], downsized(p["y"], model.levels))
     assert same["rec"].item() == 0
@@ -98,7 +98,7 @@ def test_white_against_black() -> None:
     black = [-torch.ones_like(small) for small in p["lower"]]
     white = torch.ones_like(p["y"])
     assert model.ggb_terms(p["x"], white, black)["rec"].item() == pytest.approx(6)
-    assert [model.pending[f"train/rec/{n}"].item() for n in (4, 5, 6)] == [2, 2, 2]
+    assert [model.to_log[f"train/rec/{n}"].item() for n in (4, 5, 6)] == [2, 2, 2]
     assert model.g_terms(p["x"], white, p["c"], -white)["rec"].item() == 2
 
 

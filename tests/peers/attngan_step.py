@@ -34,7 +34,7 @@ class PublicStep:
         encoders = deepcopy(nn.ModuleList([model.text_encoder, model.image_encoder]))  # type: ignore[list-item]
         self.text, self.image = encoders.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.generator = deepcopy(model.generator)
-        self.judges, self.fg_judges = (
+        self.discriminators, self.fg_discriminators = (
             [*deepcopy(nets or [])] for nets in (model.discriminator, model.discriminator_fg)
         )
         self.average = [p.detach().clone() for p in self.generator.parameters()]
@@ -42,11 +42,14 @@ class PublicStep:
         def adam(net: nn.Module) -> torch.optim.Optimizer:
             return torch.optim.Adam(net.parameters(), lr=model.adam_options["lr"], betas=model.adam_options["betas"])
 
-        self.opt_g, self.opts_d = adam(self.generator), [adam(net) for net in (*self.judges, *self.fg_judges)]
+        self.opt_g, self.opts_d = (
+            adam(self.generator),
+            [adam(net) for net in (*self.discriminators, *self.fg_discriminators)],
+        )
         self.read: list[float] = []
 
     def to(self, device: torch.device) -> "PublicStep":
-        for net in (self.text, self.image, self.generator, *self.judges, *self.fg_judges):
+        for net in (self.text, self.image, self.generator, *self.discriminators, *self.fg_discriminators):
             net.to(device)  # in place, so the optimisers keep their parameters
         self.average = [p.to(device) for p in self.average]
         return self
@@ -77,11 +80,11 @@ class PublicStep:
         words, sent = (code.detach() for code in self.text(ids, lengths))
         drawn = self.generator(z, sent, words, ids == 0, masks[2] if self.masked else None, eps)
 
-        for k, net in enumerate(self.judges):
+        for k, net in enumerate(self.discriminators):
             net.zero_grad()
             self.add_up(d_terms(net, images[k], drawn.images[k].detach(), sent), "d", seen).backward()
             self.opts_d[k].step()
-        for k, net in enumerate(self.fg_judges):
+        for k, net in enumerate(self.fg_discriminators):
             net.zero_grad()
             shown = images[k] * masks[k], drawn.images[k].detach() * masks[k]
             self.add_up(fg_terms(net, *shown), "d", seen).backward()
@@ -89,10 +92,10 @@ class PublicStep:
 
         self.generator.zero_grad()
         total = torch.zeros((), device=ids.device)
-        for k, net in enumerate(self.judges):
+        for k, net in enumerate(self.discriminators):
             terms = g_terms(net, drawn.images[k], sent)
-            if self.fg_judges:
-                found = g_terms(self.fg_judges[k], drawn.images[k] * masks[k], None)
+            if self.fg_discriminators:
+                found = g_terms(self.fg_discriminators[k], drawn.images[k] * masks[k], None)
                 terms |= {"fg": found["uncond"]} | ({"fg_part": found["part"]} if "part" in found else {})
             total = total + self.add_up(terms, "g", seen)
         regions, code = self.image(drawn.images[2])
