@@ -77,6 +77,13 @@ def documented(comment: str) -> list[str]:
     return sorted({found[1] for found in listed if found}.union(explained))
 
 
+def figures_of(model: str) -> list[str]:
+    """The choices of task=figure: `pictures.figures` of a model's file, or of the one that it begins with."""
+    own = [one.key.rpartition(".")[2] for one in settings(f"model/{model}") if one.key.startswith("pictures.figures.")]
+    first = alone("model", model).get("defaults", [None])[0]
+    return own or (figures_of(first) if isinstance(first, str) else [])
+
+
 def help_text(words: list[str]) -> str:
     """The keys of each choice among the words, with their comments, and what every command has."""
     picks = [(key, value) for key, _, value in (word.partition("=") for word in words) if key in groups()]
@@ -90,6 +97,10 @@ def help_text(words: list[str]) -> str:
         rows += [f"{group}={choice}" if group else "any command"]
         rows += [f"  {line.removeprefix('# ')}" for line in (told[0].splitlines() if told and group else ())]
         rows += [f"    {one.key + '=' + one.value:42} {one.comment}".rstrip() for one in settings(file)]
+        if file == "task/figure":
+            rows += [
+                f"    model={name}: {', '.join(found)}" for name in choices("model") if (found := figures_of(name))
+            ]
     listed = [f"{group:9}{', '.join(choices(group))}" for group in groups() if choices(group)]
     return "\n".join([*rows, "Groups: " + "\n        ".join(listed)])
 

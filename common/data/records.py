@@ -1,4 +1,9 @@
-"""What a reader hands over (`Records`) and what a batch holds (`Sample`): stated once, spoken by all datasets."""
+"""What a reader hands over (`Records`) and what a batch holds (`Sample`): stated once, spoken by all datasets.
+
+Without torch, which takes seconds to import: where a data set is absent, its reader says so at once.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import stat
@@ -6,10 +11,12 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAST = 64  # bytes of a file that `Records.fingerprint` looks at
 MaskReader = Callable[[Path, np.ndarray], np.ndarray]
@@ -104,7 +111,7 @@ class Records:
             digest.update(repr((name, getattr(value, "shape", None), plain)).encode())
         return digest.hexdigest()
 
-    def take(self, rows: np.ndarray) -> "Records":
+    def take(self, rows: np.ndarray) -> Records:
         """The same dataset with only these rows, in this order."""
 
         def cut(values: tuple) -> tuple:

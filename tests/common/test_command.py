@@ -1,8 +1,10 @@
 """From the words of a command to plain values: what is literal, what the files say of their keys, near misses."""
 
+import copy
 import os
 import subprocess
 import sys
+from functools import reduce
 from itertools import zip_longest
 from pathlib import Path
 
@@ -104,8 +106,11 @@ def test_every_value_that_a_comment_names_is_accepted(file: str) -> None:
         nothing = dict.fromkeys(cfg.get("needs", {}))
         for key, known in named.items():
             for value in known if key.startswith("model.") else ():
+                model = copy.deepcopy(cfg["model"] | nothing)
+                *sections, last = key.split(".")[1:]
+                reduce(lambda node, part: node[part], sections, model)[last] = yaml.safe_load(value)
                 with torch.device("meta"):
-                    build(cfg["model"] | nothing | {key.removeprefix("model."): yaml.safe_load(value)})
+                    build(model)
 
 
 def test_help_of_a_task_lists_its_keys_with_comments_and_choices() -> None:
@@ -113,7 +118,8 @@ def test_help_of_a_task_lists_its_keys_with_comments_and_choices() -> None:
     for one in command.settings("task/figure"):
         assert f"{one.key}={one.value}" in told
         assert one.comment in told
-    assert "SIMGAN: diversity (Fig. 1)" in told
+    assert "model=simgan: grid, diversity, compare" in told
+    assert "pictures.figures.diversity=Fig. 1" in command.help_text(["task=figure", "model=simgan", "--help"])
     assert "paths.runs=runs" in told
     assert "deepfashion" in told
     assert "max_epochs" not in told

@@ -14,7 +14,7 @@ from common.data.module import ImageData
 from common.data.readers.folder import Folder
 from common.data.readers.masks import read_votes
 from common.errors import UserError
-from common.pictures import read_photos
+from common.pictures import read_photo
 from tests.worlds.layouts import make_folder
 
 RAMP = np.arange(256)
@@ -125,7 +125,7 @@ def test_the_data_module_trains_on_the_background_that_is_asked_for(tmp_path: Pa
         data = ImageData(dataset=Folder(root=tmp_path / "own"), background=background, **options)  # type: ignore[arg-type]
         batch = data.move(next(iter(data.eval_loader("all"))), "cpu")
         assert (batch["image"] == value).all()
-        assert (read_photos([str(data.records.images[0])], data) == value).all()
+        assert (read_photo(str(data.records.images[0]), data) == value).all()
     with pytest.raises(UserError, match=r"data\.background=pnik .*white"):
         ImageData(dataset=Folder(root=tmp_path / "own"), background="pnik", **options)  # type: ignore[arg-type]
 

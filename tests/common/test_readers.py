@@ -45,7 +45,7 @@ def test_cub_needs_no_captions_when_told_so(tmp_path: Path) -> None:
     assert CUB(root=tmp_path, captions="none").read().captions == ()
     message = refusal(CUB(root=tmp_path).read)
     assert "cvpr2016_cub/text_c10, cub_icml, birds/text" in message
-    assert "data.captions=none" in message
+    assert "task=prepare data=cub" in message
 
 
 def test_wholly_absent_dataset_answers_with_both_ways_on(tmp_path: Path) -> None:

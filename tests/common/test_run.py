@@ -274,7 +274,7 @@ BAD = {
     "key": (["trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
     "key, short": (["epochs=3"], "epochs is no setting of this command: did you mean trainer.max_epochs?"),
     "key, batch": (["batch_size=3"], "did you mean data.batch_size?"),
-    "key, rate": (["lr=3"], "did you mean model.lr?"),
+    "key, rate": (["lr=3"], "did you mean model.optimizer.lr?"),
     "key, size": (["size=3"], "did you mean data.image_size or data.batch_size"),
     "key of another task": (["figure=grid"], "figure is no setting of this command: choose task=figure for it"),
     "new key": (["+trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),

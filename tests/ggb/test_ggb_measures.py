@@ -396,7 +396,7 @@ def test_fid_is_held_against_training_photos_and_the_ceiling_stays_that_of_the_t
     perfect, _, _ = evaluate(model, data, OPTIONS, MEASURES, files, tmp_path)
     floor = perfect["fid@classifier-people"]
     assert every["fid_of_targets@classifier-people"] == pytest.approx(floor, rel=1e-4)
-    with pytest.raises(UserError, match="choose train or targets"):
+    with pytest.raises(UserError, match="There are train, targets"):
         evaluate(model, data, options | {"reference": "test"}, MEASURES, files, tmp_path)
 
 
