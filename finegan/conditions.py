@@ -31,6 +31,9 @@ INPUTS = ("text", *KINDS)
 CLASS_TABLE = "attributes/class_attribute_labels_continuous.txt"  # under CUB_200_2011: classes x attributes, 0 to 100
 TYPICAL = 50.0  # per cent of a class's images: with inputs=class an attribute is present from here on
 SPELLINGS = {"colour": "color", "coloured": "colored", "gray": "grey"}
+RANGES = {"conditions.min_certainty": "int [1, 4]", "conditions.subset_prob": "[0, 1]"} | dict.fromkeys(
+    ("conditions.max_len", "conditions.max_len_eval"), "int [1, inf)"
+)
 CHUNK = 1024  # sequences encoded at a time
 
 

@@ -15,9 +15,11 @@ from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
 from common.exports import Artifact
 from common.metrics.functions import r_precision
-from common.weights import are_words, on_cpu
+from common.weights import are_words, flat, on_cpu
 from finegan.checkpoints import FORMAT
 from finegan.conditions import INPUTS, Sequences, attribute_sequences, caption_sequences, denoised_hash, padding, pick
+from finegan.conditions import RANGES as CONDITIONS
+from finegan.denoise import RULES
 from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.losses import damsm_loss
 
@@ -26,14 +28,18 @@ log = logging.getLogger(__name__)
 CANDIDATES = 100  # conditions that a held-out image chooses among (AG's R-precision)
 
 
-SIZES = ("image_size", "word_dim", "code_dim", "max_len", "max_len_eval", "measure_every")
-RANGES = dict.fromkeys(SIZES, "int [1, inf)") | {
-    "min_certainty": "int [1, 4]",
-    "dropout": "[0, 1)",
-    "gammas": "3 x (0, inf)",
-    "subset_prob": "[0, 1]",
-    "clip_rnn": "null or (0, inf)",
-}
+SIZES = ("image_size", "code_dim", "text.word_dim", "measure.every")
+RANGES = (
+    CONDITIONS
+    | dict.fromkeys(SIZES, "int [1, inf)")
+    | {
+        "text.dropout": "[0, 1)",
+        "match.gammas": "3 x (0, inf)",
+        **dict.fromkeys(("optimizer.lr", "optimizer.decay", "optimizer.floor"), "(0, inf)"),
+        "optimizer.betas": "2 x [0, 1)",
+        "optimizer.clip_rnn": "null or (0, inf)",
+    }
+)
 
 
 class DAMSM(Artifact):
@@ -61,57 +67,45 @@ class DAMSM(Artifact):
         *,
         inputs: str,
         denoised: str | None,
-        denoise_rule: str,
-        min_certainty: int,
-        tokens: int | None,
+        conditions: dict[str, Any],
         trunk: str,
         trunk_weights: str | None,
         image_size: int,
         bn_train: bool,
-        word_dim: int,
         code_dim: int,
-        dropout: float,
-        gammas: list[float],
-        length_norm: bool,
-        max_len: int,
-        max_len_eval: int,
-        subset_prob: float,
+        text: dict[str, Any],
+        match: dict[str, Any],
         optimizer: dict[str, Any],
-        clip_rnn: float | None,
-        measure_every: int,
-        seed: int,
+        measure: dict[str, int],
     ) -> None:
-        """inputs, denoised, min_certainty: see conditions.attribute_sequences. denoise_rule: of a file made for it.
+        """inputs, denoised, conditions: see attribute_sequences and pick; denoise_rule is of a file made now.
 
-        tokens: attributes or words, and padding; None = as many as the data have. trunk_weights: a file for
-        ImageEncoder.load_trunk, needed to fit with trunk=inception_v3. clip_rnn: largest gradient norm of the text
-        encoder, or None. measure_every: epochs between looks at held-out classes.
+        text.tokens: attributes or words, and padding; None = as many as the data have. trunk_weights: a file for
+        ImageEncoder.load_trunk, needed to fit with trunk=inception_v3. match: of `losses.damsm_loss`.
+        optimizer.clip_rnn: largest gradient norm of the text encoder, or None. measure.every: epochs between looks at
+        held-out classes.
         """
         super().__init__()
         self.save_hyperparameters()
         choose("model.inputs", inputs, INPUTS)
-        check_ranges("model", self.hparams, RANGES)
-        check_ranges(
-            "model.optimizer", optimizer, dict.fromkeys(("lr", "decay", "floor"), "(0, inf)") | {"betas": "2 x [0, 1)"}
-        )
-        self.inputs, self.denoised, self.min_certainty = inputs, denoised, min_certainty
-        self.max_len, self.max_len_eval, self.subset_prob = max_len, max_len_eval, subset_prob
-        self.optimizer, self.clip_rnn = optimizer, clip_rnn
-        self.loss: dict[str, Any] = {"gammas": tuple(gammas), "length_norm": length_norm}
-        self.trunk_weights, self.measure_every, self.seed = trunk_weights, measure_every, seed
+        choose("model.conditions.denoise_rule", conditions["denoise_rule"], RULES)
+        check_ranges("model", flat(self.hparams), RANGES)
+        self.inputs, self.denoised, self.how = inputs, denoised, conditions
+        self.optimizer, self.clip_rnn = optimizer, optimizer["clip_rnn"]
+        self.loss: dict[str, Any] = match | {"gammas": tuple(match["gammas"])}
+        self.trunk_weights, self.measure_every, self.seed = trunk_weights, measure["every"], measure["seed"]
         self.sequences: Sequences | None = None
         self.names: list[str] = []
         self.denoised_hash: str | None = None
         self.scores: dict[str, float] = {}
-        if tokens is not None:
-            self.build(tokens)
+        if text["tokens"] is not None:
+            self.build(text["tokens"])
 
     def build(self, tokens: int) -> None:
         """Both networks; Inception without weights."""
         sizes = {key: self.hparams[key] for key in ("trunk", "code_dim", "image_size", "bn_train")}
         self.image = ImageEncoder(**sizes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        sizes = {key: self.hparams[key] for key in ("word_dim", "code_dim", "dropout")}
-        self.text = RNNEncoder(tokens=tokens, **sizes)
+        self.text = RNNEncoder(**self.hparams["text"] | {"tokens": tokens}, code_dim=self.hparams["code_dim"])
 
     def examples(self) -> dict[str, tuple[Tensor, ...]]:
         """Inputs of the image encoder for `task=describe`."""
@@ -129,11 +123,11 @@ class DAMSM(Artifact):
             self.sequences = caption_sequences(records)
         else:
             options: dict[str, Any] = {"inputs": self.inputs, "denoised": self.denoised}
-            self.sequences = attribute_sequences(records, min_certainty=self.min_certainty, **options)
+            self.sequences = attribute_sequences(records, min_certainty=self.how["min_certainty"], **options)
             self.denoised_hash = denoised_hash(str(self.denoised)) if self.inputs == "clean" else None
-        self.names, tokens, known = list(self.sequences.names), self.sequences.tokens, self.hparams["tokens"]
+        self.names, tokens, known = list(self.sequences.names), self.sequences.tokens, self.hparams["text"]["tokens"]
         if known not in (None, tokens):
-            raise UserError(f"model.tokens={known}, but {records.name} has {tokens} with padding: leave it null.")
+            raise UserError(f"model.text.tokens={known}, but {records.name} has {tokens} with padding: leave it null.")
         if not hasattr(self, "text"):
             self.build(tokens)
         if self.image.frozen:
@@ -147,8 +141,8 @@ class DAMSM(Artifact):
         """W0, W1, S0, S1 of a batch (Xu et al., Sec. 3.2), and the codes B,D of the images and of the conditions."""
         assert self.sequences is not None
         index = self.sequences.of(batch["row"], batch.get("caption"))
-        limit = self.max_len if train else self.max_len_eval
-        ids, lengths, _ = pick(self.sequences, index, max_len=limit, subset_prob=self.subset_prob, train=train)
+        limit, share = self.how["max_len" if train else "max_len_eval"], self.how["subset_prob"]
+        ids, lengths, _ = pick(self.sequences, index, max_len=limit, subset_prob=share, train=train)
         pad = padding(lengths, ids.shape[1]).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             words, sent = self.text(ids.to(self.device), lengths)
@@ -239,4 +233,5 @@ class DAMSM(Artifact):
     def content(self) -> dict[str, Any]:
         """Both encoders, what their tokens say and what was measured."""
         states = {"text": on_cpu(self.text.state_dict()), "image": on_cpu(self.image.state_dict())}
-        return self.facts() | {"config": dict(self.hparams)} | states
+        config = dict(self.hparams) | {"word_dim": self.hparams["text"]["word_dim"]}
+        return self.facts() | {"config": config} | states

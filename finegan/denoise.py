@@ -87,14 +87,16 @@ def read_denoised(path: str | Path) -> Denoised:
 
 @dataclass(frozen=True)
 class Settings:
-    """What `fit` is asked for, for one attribute."""
+    """How it is done, for each attribute; conf/prepare/attributes.yaml says where each comes from."""
 
-    hypotheses: int
-    top: int
+    pca: int  # width of the features that the SVMs see
+    add: bool  # also makes negatives positive that score above the median of the kept positives
+    hypotheses: int  # SVMs of random subsets for each fold ...
+    top: int  # ... and how many of them vote
     folds: int
-    rounds: int
-    rule: str
-    skip: bool
+    rounds: int  # re-estimations at most
+    rule: str  # rank removes as many as are estimated to be wrong, strict all below the negatives' 0.9 quantile
+    skip: bool  # see FEWEST, MOST_POSITIVE; without it attributes with less than two of a kind for each fold alone
     seed: int
 
 
@@ -124,45 +126,33 @@ class Projection:
 def fit(
     features: np.ndarray,
     labels: np.ndarray,
+    settings: Settings,
     *,
     train: np.ndarray | None = None,
     ids: np.ndarray | None = None,
-    hypotheses: int = 40,
-    top: int = 10,
-    folds: int = 5,
-    rounds: int = 6,
-    pca: int = 256,
-    rule: str = "rank",
-    add: bool = False,
-    skip: bool = True,
-    seed: int = 0,
-    jobs: int = -1,
     not_visible: np.ndarray | None = None,
     names: Sequence[str] = (),
     keys: Sequence[str] = (),
+    jobs: int = -1,
     progress: Callable[[], object] | None = None,
 ) -> Denoised:
     """Denoises binary labels N,A by features N,F. Labels of other than train images never enter a fit.
 
     train: N bool, None = all. ids: N distinct numbers; the order of the rows plays no part, that of the ids does.
-    hypotheses, top: SVMs of random subsets for each fold, and how many of them vote. rounds: re-estimations at most.
-    rule: rank removes as many as are estimated to be wrong, strict all below the 0.9 quantile of the negatives. add:
-    also makes negatives positive that score above the median of the kept positives. skip: see FEWEST, MOST_POSITIVE;
-    without it only attributes with less than two of a kind for each fold are left as they are. jobs: processes, -1 =
-    one for each core; the result does not depend on it. not_visible: N,A bool, labels that are no negatives, since
-    nobody could see. progress: called after each attribute. Raises UserError for settings that do not go together.
+    not_visible: N,A bool, labels that are no negatives, since nobody could see. jobs: processes, -1 = one for each
+    core; the result does not depend on it. progress: called after each attribute. Raises UserError for what does not
+    go together.
     """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     train = np.ones(len(labels), bool) if train is None else np.asarray(train, bool)
     ids = np.arange(len(labels)) if ids is None else np.asarray(ids)
-    settings = Settings(hypotheses, top, folds, rounds, rule, skip, seed)
     _check(features, labels, train, ids, settings)
     order = np.argsort(ids)
     x, present, seen = features[order], labels[order] != 0, train[order]
     y = present.astype(np.int8)
     if not_visible is not None:
         y[~present & not_visible[order]] = NEITHER
-    project = Projection.of(x[seen], pca)
+    project = Projection.of(x[seen], settings.pca)
     found = _denoise_each(project(x[seen]), y[seen], settings, jobs, progress)
 
     weights = np.array([one.weights for one in found]) @ project.matrix.T
@@ -170,25 +160,18 @@ def fit(
     score = x @ weights.T + offset
     out_of_fold = np.array([one.score for one in found]).T
     score[seen] = np.where(np.isnan(out_of_fold), score[seen], out_of_fold)
-    skipped, threshold = np.array([one.skipped for one in found]), np.array([one.threshold for one in found])
-    kept = present & (skipped | (score >= threshold))
-    if add:
-        level = np.array(
-            [np.median(s[k]) if k.any() else np.nan for s, k in zip(score[seen].T, kept[seen].T, strict=True)]
-        )
-        kept |= (y == 0) & (score > level)
+    kept = _kept(score, present, found)
+    if settings.add:
+        kept |= (y == 0) & (score > _median_of(kept[seen], score[seen]))
 
     back = np.argsort(order)
-    params = {"train": int(seen.sum()), "pca": project.matrix.shape[1], "add": add, **asdict(settings)}
+    params = {"train": int(seen.sum())} | asdict(settings) | {"pca": project.matrix.shape[1]}
     return Denoised(
         present=kept[back].astype(np.uint8),
         score=score[back].astype(np.float32),
         removed=(present & ~kept)[back],
-        rho=np.array([one.rho for one in found]),
-        threshold=threshold,
-        rounds=np.array([one.rounds for one in found]),
+        **{name: np.array([getattr(one, name) for one in found]) for name in ("rho", "threshold", "rounds", "skipped")},
         n_pos=(y[seen] == 1).sum(0),
-        skipped=skipped,
         weights=weights,
         offset=offset,
         names=tuple(names) or tuple(str(a) for a in range(1, y.shape[1] + 1)),
@@ -198,17 +181,28 @@ def fit(
     )
 
 
-def plain(features: np.ndarray, labels: np.ndarray, *, folds: int = 5, pca: int = 256, seed: int = 0) -> np.ndarray:
+def _kept(score: np.ndarray, present: np.ndarray, found: Sequence["Found"]) -> np.ndarray:
+    """N,A bool: the labels of attributes that were skipped, of others those from the threshold on."""
+    skipped, threshold = (np.array([getattr(one, name) for one in found]) for name in ("skipped", "threshold"))
+    return present & (skipped | (score >= threshold))
+
+
+def _median_of(kept: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """A: the median score of the kept positives, NaN where there are none."""
+    return np.array([np.median(s[k]) if k.any() else np.nan for s, k in zip(score.T, kept.T, strict=True)])
+
+
+def plain(features: np.ndarray, labels: np.ndarray, settings: Settings) -> np.ndarray:
     """What the procedure is compared with: scores N,A of an SVM of all noisy labels of the other folds, for each fold.
 
     All rows are train images, in the order of their ids.
     """
     features = np.asarray(features, np.float64)
-    z = Projection.of(features, pca)(features)
+    z = Projection.of(features, settings.pca)(features)
     scores = []
     with limited():
         for a, y in enumerate(np.asarray(labels).T, 1):
-            fold = deal(y, folds, np.random.default_rng([seed, a, 0]))
+            fold = deal(y, settings.folds, np.random.default_rng([settings.seed, a, 0]))
             scores.append(refit(z, y, fold, np.ones(len(y), bool))[0])
     return np.array(scores).T
 

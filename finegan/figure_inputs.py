@@ -119,7 +119,7 @@ def own_condition(row: int, model: Painter, data: ImageData) -> Condition:
         return data.records.captions[row][0]
     sequences = model.conditions.sequences
     index = sequences.of(torch.tensor([row]))
-    ids, lengths, _ = pick(sequences, index, max_len=model.max_len_eval, train=False)
+    ids, lengths, _ = pick(sequences, index, max_len=model.conditions.max_len_eval, train=False)
     return [sequences.names[one - 1] for one in ids[0, : int(lengths[0])].tolist()]
 
 

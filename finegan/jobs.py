@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,12 @@ from common.metrics.functions import from_uint8
 from common.pictures import Sheet, save
 from common.tasks.job import Job
 from common.tasks.runs import append_result, result_line
-from finegan.denoise import Denoised, fit
+from finegan.denoise import Denoised, Settings, fit
 from finegan.encoders import Colours, load_features, told_of
 
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-OWN = "hypotheses top folds rounds pca rule add skip seed".split()  # settings of `fit` in conf/prepare
 PUBLISHED = "about 40 %"  # wrong attribute labels by the paper's survey of a few attributes, Sec. 3.1
 ACROSS = 10  # images in a row of a contact sheet
 TILE = 128
@@ -110,7 +109,7 @@ def run_fit(cfg: Config, features: np.ndarray, labels: np.ndarray, **more: Any) 
         return fit(
             features,
             labels,
-            **{name: job[name] for name in OWN},
+            Settings(**{field.name: job[field.name] for field in fields(Settings)}),
             jobs=cfg["data"]["workers"] or -1,
             progress=step,
             **more,

@@ -18,7 +18,10 @@ from common.data.records import Sample
 from common.errors import UserError, check_ranges, choose
 from common.losses import ADVERSARIAL, Cost
 from common.pictures import Request, Sheet
+from common.weights import flat
 from finegan.conditions import INPUTS, Codes
+from finegan.conditions import RANGES as CONDITIONS
+from finegan.denoise import RULES
 from finegan.discriminators import Discriminator
 from finegan.figure_inputs import mask_values, scene
 from finegan.losses import damsm_loss, kl, mismatch
@@ -30,18 +33,14 @@ EMPTY = 0.01  # share of foreground below which `part_skip_empty` leaves a quadr
 
 CHOICES = {
     "inputs": INPUTS,
-    "mismatch": ("shift", "class"),
+    "discriminator.mismatch": ("shift", "class"),
     "adversarial": tuple(ADVERSARIAL),
-    "denoise_rule": ("rank", "strict"),
+    "conditions.denoise_rule": RULES,
 }
 RANGES = {
-    "min_certainty": "int [1, 4]",
-    "subset_prob": "[0, 1]",
-    "max_len": "int [1, inf)",
-    "max_len_eval": "int [1, inf)",
     "code_dim": "int [2, inf)",
-    "gammas": "3 x (0, inf)",
-    "mask_fill": "[-1, 1]",
+    "match.gammas": "3 x (0, inf)",
+    "discriminator.mask_fill": "[-1, 1]",
 }
 
 
@@ -81,52 +80,44 @@ class FineGAN(Painter):
         inputs: str,
         damsm: str | None,
         denoised: str | None,
-        denoise_rule: str,
-        min_certainty: int,
-        subset_prob: float,
-        max_len: int,
-        max_len_eval: int,
-        cache: bool,
+        conditions: dict[str, Any],
         code_dim: int,
-        legacy: bool,
         generator: dict[str, Any],
         discriminator: dict[str, Any],
-        mask_fill: float,
-        part_skip_empty: bool,
-        mismatch: str,
         adversarial: str,
         saturating: bool,
-        gammas: list[float],
-        length_norm: bool,
-        ca_noise: bool,
+        match: dict[str, Any],
         **gan: Any,
     ) -> None:
         """Plain values only; conf/model/finegan.yaml says where each comes from. gan: what `GANModule` takes.
 
         damsm: an export of `model=damsm`, or a folder of AttnGAN's published encoders; needed to fit and to sample.
-        denoised: the file of `prepare=attributes`, which inputs=clean reads. generator, discriminator:
-        what the networks take besides the sizes that they share. Which discriminator terms there are is said by `loss`
-        alone: where a weight is null, term and network are absent.
+        denoised: the file of `prepare=attributes`, which inputs=clean reads. conditions: what is made of them before G.
+        generator, discriminator: what the networks take besides the sizes that they share, and what D is shown. match:
+        of `losses.damsm_loss`. Which discriminator terms there are is said by `loss` alone: where a weight is null,
+        term and network are absent.
         """
         super().__init__(**gan)
         self.save_hyperparameters()
-        check_ranges("model", self.hparams, RANGES)
+        told = flat(self.hparams)
+        check_ranges("model", told, RANGES | CONDITIONS)
         for name, known in CHOICES.items():
-            choose(f"model.{name}", self.hparams[name], known)
+            choose(f"model.{name}", told[name], known)
         self.image_size, self.loss, self.inputs, self.masked = image_size, loss, inputs, generator["masks"]
-        self.damsm_file, self.denoised, self.min_certainty = damsm, denoised, min_certainty
-        self.subset_prob, self.max_len, self.max_len_eval, self.cache = subset_prob, max_len, max_len_eval, cache
-        self.mask_fill, self.part_skip_empty, self.mismatch = mask_fill, part_skip_empty, mismatch
-        self.gammas, self.length_norm, self.ca_noise, self.saturating = tuple(gammas), length_norm, ca_noise, saturating
+        self.damsm_file, self.denoised, self.ca_noise = damsm, denoised, conditions["ca_noise"]
+        shown = ("mask_fill", "part_skip_empty", "mismatch")
+        self.mask_fill, self.part_skip_empty, self.mismatch = (discriminator[name] for name in shown)
+        self.gammas, self.length_norm, self.saturating = tuple(match["gammas"]), match["length_norm"], saturating
         self.z_dim, self.c_dim, self.code_dim = generator["z_dim"], generator["c_dim"], code_dim
         self.real, self.fake = ADVERSARIAL[adversarial]
 
-        self.generator = Generator(image_size=image_size, code_dim=code_dim, legacy=legacy, **generator)
+        self.generator = Generator(image_size=image_size, code_dim=code_dim, **generator)
         self.sides = (image_size // 4, image_size // 2, image_size)
         self.foreground = self.has("fg") or self.has("fg_part")
 
         def of_stages(*, conditional: bool, parts: bool) -> nn.ModuleList:
-            sizes = discriminator | {"code_dim": code_dim, "conditional": conditional, "parts": parts}
+            sizes = {name: value for name, value in discriminator.items() if name not in shown}
+            sizes |= {"code_dim": code_dim, "conditional": conditional, "parts": parts}
             return nn.ModuleList(Discriminator(side=side, **sizes) for side in self.sides)
 
         self.discriminator = of_stages(conditional=True, parts=self.has("part"))

@@ -52,7 +52,7 @@ class Painter(Exported):
     KIND = "finegan"  # AttnGAN's too
     FORMAT = 3
     CHECKPOINT_FORMAT = 2
-    SERVED = ("inputs", "image_size", "code_dim", "generator", "legacy", "denoise_rule", "min_certainty")
+    SERVED = ("inputs", "image_size", "code_dim", "generator", "conditions.denoise_rule", "conditions.min_certainty")
     TRAINED = ("discriminator.ndf", *NETWORKS)
     PLACES = ("damsm", "denoised")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"encoders": PARTS | {"hash": str}}
@@ -62,11 +62,6 @@ class Painter(Exported):
     damsm_file: str | None
     denoised: str | None
     masked: bool
-    min_certainty: int
-    subset_prob: float
-    max_len: int
-    max_len_eval: int
-    cache: bool
     ca_noise: bool
     z_dim: int
     c_dim: int
@@ -85,17 +80,18 @@ class Painter(Exported):
                 raise UserError(
                     "FineGAN needs the DAMSM encoders: give model.damsm=FILE, or run `python run.py model=damsm` first."
                 )
-            self.take_encoders(load_encoders(self.damsm_file, legacy=bool(self.hparams["legacy"])))
+            self.take_encoders(load_encoders(self.damsm_file, legacy=self.hparams["generator"]["legacy"]))
         assert self.encoders is not None
         assert self.text_encoder is not None
         if records is not None:
+            how = self.hparams["conditions"]
             self.conditions = Conditions(
                 encoder=self.text_encoder,
                 sequences=self.sequences(records),
-                max_len_train=self.max_len,
-                max_len_eval=self.max_len_eval,
-                subset_prob=self.subset_prob,
-                cache=self.cache,
+                max_len_train=how["max_len"],
+                max_len_eval=how["max_len_eval"],
+                subset_prob=how["subset_prob"],
+                cache=how["cache"],
             )
 
     def take_encoders(self, encoders: Encoders) -> None:
@@ -109,9 +105,8 @@ class Painter(Exported):
         assert self.encoders is not None
         if self.inputs == "text":
             return caption_sequences(records, names=self.encoders.names)
-        return attribute_sequences(
-            records, inputs=self.inputs, denoised=self.denoised, min_certainty=self.min_certainty
-        )
+        least = self.hparams["conditions"]["min_certainty"]
+        return attribute_sequences(records, inputs=self.inputs, denoised=self.denoised, min_certainty=least)
 
     def codes(self, row: Tensor, caption: Tensor | None = None) -> Codes:
         """Codes of the conditions of images as evaluation reads them, without random subsets. row, caption: B int64."""
@@ -204,7 +199,7 @@ class Painter(Exported):
         return {"encoders": self.encoders.export()}
 
     def take_companions(self, content: Mapping[str, Any], path: str | Path) -> None:
-        self.take_encoders(encoders_of(content["encoders"], path, legacy=self.hparams["legacy"]))
+        self.take_encoders(encoders_of(content["encoders"], path, legacy=self.hparams["generator"]["legacy"]))
         self.conditions = None  # their codes are of other encoders
 
     def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from finegan.denoise import fit
-from tests.bench.synthetic_noise import mean_of, synthetic_noise
+from tests.bench.synthetic_noise import denoising, mean_of, synthetic_noise
 from tests.bench.timing import Row, alternate, now
 
 # name, what noise, the least precision and share kept
@@ -40,11 +40,11 @@ def denoise(folder: Path, *, device: torch.device, quick: bool) -> list[Row]:
 
     features = synthetic_noise(0, wrong=0.2, images=800).features
     labels = np.array([synthetic_noise(0, wrong=0.02 * k, images=800).labels for k in range(attributes)]).T
-    options = {"hypotheses": 20, "pca": 64}
-    fit(features, labels, jobs=2, **options)  # the processes are up
+    asked = denoising(hypotheses=20, pca=64)
+    fit(features, labels, asked, jobs=2)  # the processes are up
     both, one = alternate(
-        lambda: fit(features, labels, jobs=2, **options),
-        lambda: fit(features, labels, jobs=1, **options),
+        lambda: fit(features, labels, asked, jobs=2),
+        lambda: fit(features, labels, asked, jobs=1),
         rounds=1 if quick else 3,
         device=device,
     )

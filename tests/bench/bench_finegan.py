@@ -108,7 +108,7 @@ def untrained(case: Case, model: FineGAN, names: tuple[str, ...]) -> Encoders:
     """DAMSM's encoders for these tokens."""
     trunk = "inception_v3" if case.side >= 256 else "conv"
     text = RNNEncoder(tokens=len(names) + 1, code_dim=model.code_dim)
-    image = ImageEncoder(trunk=trunk, code_dim=model.code_dim, legacy=bool(model.hparams["legacy"]))
+    image = ImageEncoder(trunk=trunk, code_dim=model.code_dim, legacy=model.hparams["generator"]["legacy"])
     return Encoders(Frozen(text), Frozen(image), names, model.inputs, "untrained", {"code_dim": model.code_dim})
 
 
@@ -165,7 +165,7 @@ def arithmetic(case: Case, kind: str) -> int:
         model.image_encoder = untrained(case, model, ()).image
         images = torch.empty(count, 3, case.side, case.side)
         masks = model.mask_pyramid(torch.empty(count, 1, case.side, case.side) if model.masked else None)
-        width, length = model.code_dim, model.max_len
+        width, length = model.code_dim, model.hparams["conditions"]["max_len"]
         words, sent, labels = torch.empty(count, width, length), torch.empty(count, width), torch.arange(count)
         codes = Codes(words, sent, torch.zeros(count, length, dtype=torch.bool))
         z, mask = torch.empty(count, model.z_dim), masks[2] if model.masked else None

@@ -4,13 +4,15 @@ Features that look like a network's (classes, directions, ReLU), labels of one a
 positives. N images, F feature width, K classes.
 """
 
-from dataclasses import astuple, dataclass
-from typing import NamedTuple
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from sklearn.metrics import roc_auc_score
 
-from finegan.denoise import fit, plain
+from finegan.denoise import Settings, fit, plain
 
 DROPPED = 0.05  # share of the true positives that goes unlabelled
 
@@ -31,6 +33,13 @@ class Outcome:
     auc: float  # of the scores, right against wrong ones among the labelled positives
     auc_plain: float  # the same of an SVM of all labels
     rho: float  # what was estimated
+
+
+def denoising(**changes: Any) -> Settings:
+    """Those of conf/prepare/attributes.yaml, with seed 0."""
+    file = Path(__file__).parents[2] / "conf/prepare/attributes.yaml"
+    told = yaml.safe_load(file.read_text(encoding="utf-8"))["prepare"] | {"seed": 0} | changes
+    return Settings(**{field.name: told[field.name] for field in fields(Settings)})
 
 
 def synthetic_noise(
@@ -75,11 +84,12 @@ def synthetic_noise(
 def measure(noisy: SyntheticNoise, *, hypotheses: int = 20, pca: int = 64) -> Outcome:
     """Denoises the labels and counts."""
     true, labels = noisy.true, noisy.labels
-    denoised = fit(noisy.features, labels[:, None], hypotheses=hypotheses, pca=pca, jobs=1)
+    asked = denoising(hypotheses=hypotheses, pca=pca)
+    denoised = fit(noisy.features, labels[:, None], asked, jobs=1)
     kept, right = denoised.present[:, 0] > 0, true[labels]
     auc = auc_plain = float("nan")
     if not right.all():
-        baseline = plain(noisy.features, labels[:, None], pca=pca)
+        baseline = plain(noisy.features, labels[:, None], asked)
         auc, auc_plain = (float(roc_auc_score(right, score[labels, 0])) for score in (denoised.score, baseline))
     return Outcome(
         precision_before=float(right.mean()),

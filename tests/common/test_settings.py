@@ -33,10 +33,16 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     | {"relevant_match_prob": [2.0, -0.1], "lr_halve_every": [0], "phi_dim": [0]}
     | {"generator.ngf": [0, 1.5], "generator.n_res": [-1], "discriminator.ndf": [0], "discriminator.d_max": [0]},
     "finegan": GAN
-    | {"min_certainty": [0, 5], "subset_prob": [1.1], "gammas": [[4.0, 5.0], [4.0, 5.0, 0.0]], "mask_fill": [-2.0]}
-    | {"generator.ngf": [0], "generator.z_dim": [0], "discriminator.ndf": [0], "max_len": [0]},
+    | {"conditions.min_certainty": [0, 5], "conditions.subset_prob": [1.1], "conditions.max_len": [0]}
+    | {"match.gammas": [[4.0, 5.0], [4.0, 5.0, 0.0]], "discriminator.mask_fill": [-2.0]}
+    | {"generator.ngf": [0], "generator.z_dim": [0], "discriminator.ndf": [0]},
     "vse": {"optimizer.lr": [0.0], "dim": [0], "margin": [-0.1], "min_times_chance": [-1.0], "views": [0]},
-    "damsm": {"optimizer.decay": [0.0], "optimizer.betas": [[1.0, 0.9]], "clip_rnn": [-1.0], "dropout": [1.0]},
+    "damsm": {
+        "optimizer.decay": [0.0],
+        "optimizer.betas": [[1.0, 0.9]],
+        "optimizer.clip_rnn": [-1.0],
+        "text.dropout": [1.0],
+    },
     "classifier": {"optimizer.lr": [-1.0], "optimizer.momentum": [1.0], "held_out": [1.0], "label_smoothing": [1.0]},
     "is_network": {"optimizer.lr": [0.0], "average.decay": [1.0], "crop": [0.0], "is_train_between": [[3.5]]},
 }

@@ -242,7 +242,7 @@ def test_only_the_text_encoder_is_clipped(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[DAMSM, Trainer, Path]:
     root = tmp_path_factory.mktemp("damsm")
-    model, trainer = fit(root, 25, options={"measure_every": 100})
+    model, trainer = fit(root, 25, options={"every": 100})
     torch.save(model.export(), root / "damsm.pt")
     trainer.save_checkpoint(root / "damsm.ckpt")
     return model, trainer, root
@@ -324,7 +324,7 @@ def test_denoised_attributes_have_encoders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_fit_on_captions(tmp_path: Path) -> None:
-    options = {"inputs": "text", "max_len": 18, "max_len_eval": 25, "subset_prob": 0.0, "measure_every": 100}
+    options = {"inputs": "text", "max_len": 18, "max_len_eval": 25, "subset_prob": 0.0, "every": 100}
     model, trainer = fit(tmp_path, 15, options=options, reads=("image", "caption"))
     assert {"a", "violet", "square", "small"} - set(model.names) == {"violet"}
     assert trainer.callback_metrics["train/loss"] < 0.9 * 4 * math.log(32)
@@ -333,7 +333,7 @@ def test_a_fit_on_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["end", "middle"])
 def test_resume_is_exact(where: str, tmp_path: Path) -> None:
     """After an epoch, and after one of two batches of the second."""
-    middle, (options) = tmp_path / "middle.ckpt", {"subset_prob": 0.5, "measure_every": 1}
+    middle, (options) = tmp_path / "middle.ckpt", {"subset_prob": 0.5, "every": 1}
     whole, trainer = fit(tmp_path, 2, options=options, callbacks=[Watch(middle)])
     if where == "end":
         _, first = fit(tmp_path, 1, options=options)
@@ -355,7 +355,7 @@ def test_what_is_missing_is_named(fitted: tuple[DAMSM, Trainer, Path], tmp_path:
     assert "set model.trunk_weights" in message
     assert "has no attributes, which model.inputs=raw reads" in refusal(lambda: fit(tmp_path, attributes=None))
     message = refusal(lambda: fit(tmp_path, options={"tokens": 313}))
-    assert "model.tokens=313, but squares has 10" in message
+    assert "model.text.tokens=313, but squares has 10" in message
     assert "model.denoised" in refusal(lambda: fit(tmp_path, options={"inputs": "clean"}))
 
 

@@ -1,17 +1,26 @@
 """Attribute denoising: synthetic noise is found, and nothing but ids, train labels and seed decides what comes out."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from finegan.denoise import NEITHER, Settings, deal, denoise_one, fit, judge, plain, read_denoised, refit, vote
-from tests.bench.synthetic_noise import mean_of, synthetic_noise
+import finegan.denoise
+from finegan.denoise import NEITHER, Denoised, Settings, deal, denoise_one, judge, plain, read_denoised, refit, vote
+from tests.bench.synthetic_noise import denoising, mean_of, synthetic_noise
 from tests.worlds.layouts import refusal
 
 SMALL = {"hypotheses": 6, "top": 3, "rounds": 2, "pca": 16}
-ASKED = Settings(hypotheses=6, top=3, folds=5, rounds=2, rule="rank", skip=True, seed=0)
+ASKED = denoising(**SMALL)
 EXACT = ("present", "score", "removed", "rho", "threshold", "rounds", "n_pos", "skipped", "weights", "offset")
+
+
+def fit(features: np.ndarray, labels: np.ndarray, **more: Any) -> Denoised:
+    """more: settings, and arguments of `denoise.fit`."""
+    asked = {field.name: more.pop(field.name) for field in fields(Settings) if field.name in more}
+    return finegan.denoise.fit(features, labels, denoising(**asked), **more)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +216,7 @@ def test_more_features_than_images_and_dead_ones(problem: tuple) -> None:
 def test_the_baseline_is_out_of_fold_too() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 100)), (rng.random((300, 1)) < 0.4).astype(np.uint8)
-    score = plain(x, y, pca=100)[:, 0]
+    score = plain(x, y, denoising(pca=100))[:, 0]
     gap = score[y[:, 0] > 0].mean() - score[y[:, 0] == 0].mean()
     assert abs(gap) < 0.35 * score.std()  # labels without any meaning: a fit of its own labels would find them all
 

@@ -280,7 +280,8 @@ def generator(**options: Any) -> Generator:
 
 
 def discriminator(**options: Any) -> Discriminator:
-    whole = {"code_dim": 256, "conditional": True, "parts": False} | settings("finegan")["discriminator"]
+    told = settings("finegan")["discriminator"]
+    whole = {"code_dim": 256, "conditional": True, "parts": False, "ndf": told["ndf"], "part_mode": told["part_mode"]}
     return Discriminator(**whole | options)
 
 

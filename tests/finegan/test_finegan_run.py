@@ -19,7 +19,7 @@ REST = (
     "model.damsm={root}/damsm.pt"
 )
 ENCODERS = (
-    "model=damsm model.trunk=conv model.image_size=32 model.word_dim=8 model.code_dim=16 model.tokens=null "
+    "model=damsm model.trunk=conv model.image_size=32 model.text.word_dim=8 model.code_dim=16 model.text.tokens=null "
     "data.image_size=32 data.batch_size=4 data.load_ratio=1.1875 trainer.max_epochs=1 data=cub data.allow_missing=true "
     "trainer=cpu trainer.precision=32-true logger=csv"
 )

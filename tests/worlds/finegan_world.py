@@ -77,7 +77,7 @@ def make(**options: Any) -> FineGAN:
         sequences=attribute_sequences(records(), inputs="raw", denoised=None, percentages=percentages),
         max_len_train=64,
         max_len_eval=64,
-        subset_prob=model.subset_prob,
+        subset_prob=model.hparams["conditions"]["subset_prob"],
     )
     return model
 
