@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from common.blocks import Frozen, WarmCosine, upcast
 from common.data.records import Sample
 from common.errors import UserError, check_ranges, choose
-from common.exports import Artifact, read_artifact
 from common.files import file_hash
-from common.weights import are_words, fill, is_state, on_cpu, read_weights
+from common.gan import Artifact
+from common.weights import are_words, fill, is_state, on_cpu, read_artifact, read_weights
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,15 @@
-"""One file for everything that leaves a run: of a GAN to serve from, of a network that others need.
+"""One file for a GAN to serve from; that of a network which others need is `gan.Artifact`.
 
 Plain values and tensors only, so that all of them load with weights_only=True. Every file begins with format and kind.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
-from common.data.records import Sample
-from common.errors import UserError
-from common.gan import Checkpointed, GANModule
+from common.gan import GANModule
 from common.weights import (
     check_export,
     check_fit,
@@ -24,7 +21,6 @@ from common.weights import (
     settings_of,
 )
 
-log = logging.getLogger(__name__)
 RUN = "give the <model>_<data>.pt that a fit left in its run's folder"
 
 
@@ -129,63 +125,3 @@ class Exported(GANModule):
         check_settings(self.comparable(self.hparams), theirs, (*self.SERVED, *self.TRAINED), path)
         self.on_load_checkpoint(content)
         self.load_state_dict(content["state_dict"])
-
-
-class Artifact(Checkpointed):
-    """A network that others need, trained alone; they read it frozen from one file, {format, kind, data, ...}."""
-
-    CHECKPOINT_FORMAT: ClassVar[int] = 2
-    KIND: ClassVar[str]  # of the file: the word of model=...
-    FORMAT: ClassVar[int] = 1
-    BAR: ClassVar[tuple[str, ...]] = ()  # settings that say how good it has to be
-
-    accepted = False  # whether `accept` was asked since it was trained
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self.data_name = self.data.name
-
-    def content(self) -> dict[str, Any]:
-        """What the file holds besides format, kind, data and bar."""
-        raise NotImplementedError
-
-    def shortfalls(self) -> list[str]:
-        """Where what was measured is below the bar, in words."""
-        return []
-
-    def accept(self) -> None:
-        """Is it good enough? If not, a UserError on complete and real data, and a warning on others."""
-        faults, records = self.shortfalls(), self.data.records
-        verdict = f"model={self.KIND} on {records.name} is not good enough: {' and '.join(faults)}"
-        if faults and 0 < records.expected <= len(records) and not records.procedural:
-            lower = " or ".join(f"model.{name}" for name in self.BAR)
-            raise UserError(
-                f"{verdict}; train it by itself, `python run.py model={self.KIND}` with more trainer.max_epochs or "
-                f"another {lower}, and give its file to the model that reads it."
-            )
-        if faults:
-            log.warning("%s; going on, since the data are partial or drawn", verdict)
-        self.accepted = True
-
-    def export(self) -> dict[str, Any]:
-        """The content of the file. UserError for a network below its bar, also where it was trained some time ago."""
-        if self._trainer is not None and not self.accepted:
-            self.accept()
-        bar = {name: self.hparams[name] for name in self.BAR}
-        return {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name, "bar": bar} | self.content()
-
-    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
-        super().on_train_batch_end(outputs, batch, batch_idx)
-        if batch_idx + 1 == self.trainer.num_training_batches:
-            self.log("progress/images", float(self.images_seen), on_step=False, on_epoch=True, batch_size=1)
-
-
-def read_artifact(
-    path: str | Path, kind: str, parts: Mapping[str, Any], format: int = Artifact.FORMAT
-) -> dict[str, Any]:
-    """What an `Artifact` of this kind and format wrote. parts: what is read of it (`weights.check_parts`). UserError
-    for anything else."""
-    content = read_weights(path)
-    check_export(content, kind, format, path, f"give the file that model={kind} made")
-    check_parts(content, parts, path)
-    return content

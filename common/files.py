@@ -1,8 +1,9 @@
-"""Files written whole or not at all, things made once and kept, and hashes of both."""
+"""Files written whole or not at all, things made once and kept, hashes of both; only regular files are opened."""
 
 import codecs
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from filelock import FileLock
+from PIL import Image
 
 from common.errors import UserError
 
@@ -27,6 +29,7 @@ MARKS = {  # what a text begins with -> its encoding; the longest first
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -155,6 +158,21 @@ def open_file(path: str | Path) -> BinaryIO:
     except OSError as error:
         why = error.strerror or error
         raise UserError(f"{path} cannot be read ({why}): put a file there that you may read.") from None
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """A photo or mask whose header is read; its pixels are not yet. One of UNREADABLE for what is none."""
+    regular(path)
+    try:
+        return Image.open(path)
+    except Image.UnidentifiedImageError:  # also what Pillow says of a JPEG whose EXIF gives its resolution in bytes
+        with open(path, "rb") as file:
+            content = file.read()
+        if not content.startswith(b"\xff\xd8") or (at := content.find(b"Exif\0\0", 0, 1 << 16)) < 4:
+            raise
+        image = Image.open(io.BytesIO(content[:at] + b"exif" + content[at + 4 :]))
+        image.info["exif"] = content[at : at - 2 + int.from_bytes(content[at - 2 : at])]
+        return image
 
 
 def read_text(path: str | Path, stray: str | None = None) -> str:

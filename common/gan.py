@@ -1,6 +1,7 @@
-"""The short bases of every model here: what a checkpoint keeps, and, for GANs, manual optimisation whose traps are
-closed (see docs/decisions/001)."""
+"""The short bases of every model here: what a checkpoint keeps, a network that others need, and, for GANs, manual
+optimisation whose traps are closed (see docs/decisions/001)."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from common.blocks import frozen_prefixes, upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges
 from common.losses import require_terms, weighted
-from common.pictures import Request, Sheet
 from common.weights import check_fit, check_parts, is_state
+
+log = logging.getLogger(__name__)
 
 
 def paired_noise(pairs: Tensor, width: int, *, seed: int = 0) -> Tensor:
@@ -108,6 +110,55 @@ class Checkpointed(LightningModule):
         self.data_name = self.data_name or suite.get("data", "")
 
 
+class Artifact(Checkpointed):
+    """A network that others need, trained alone; they read it frozen from one file, {format, kind, data, ...}."""
+
+    CHECKPOINT_FORMAT: ClassVar[int] = 2
+    KIND: ClassVar[str]  # of the file: the word of model=...
+    FORMAT: ClassVar[int] = 1
+    BAR: ClassVar[tuple[str, ...]] = ()  # settings that say how good it has to be
+
+    accepted = False  # whether `accept` was asked since it was trained
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.data_name = self.data.name
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds besides format, kind, data and bar."""
+        raise NotImplementedError
+
+    def shortfalls(self) -> list[str]:
+        """Where what was measured is below the bar, in words."""
+        return []
+
+    def accept(self) -> None:
+        """Is it good enough? If not, a UserError on complete and real data, and a warning on others."""
+        faults, records = self.shortfalls(), self.data.records
+        verdict = f"model={self.KIND} on {records.name} is not good enough: {' and '.join(faults)}"
+        if faults and 0 < records.expected <= len(records) and not records.procedural:
+            lower = " or ".join(f"model.{name}" for name in self.BAR)
+            raise UserError(
+                f"{verdict}; train it by itself, `python run.py model={self.KIND}` with more trainer.max_epochs or "
+                f"another {lower}, and give its file to the model that reads it."
+            )
+        if faults:
+            log.warning("%s; going on, since the data are partial or drawn", verdict)
+        self.accepted = True
+
+    def export(self) -> dict[str, Any]:
+        """The content of the file. UserError for a network below its bar, also where it was trained some time ago."""
+        if self._trainer is not None and not self.accepted:
+            self.accept()
+        bar = {name: self.hparams[name] for name in self.BAR}
+        return {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name, "bar": bar} | self.content()
+
+    def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            self.log("progress/images", float(self.images_seen), on_step=False, on_epoch=True, batch_size=1)
+
+
 class GANModule(Checkpointed):
     """Steps, averages and checkpoints for two optimisers: the generator's first, then the discriminator's.
 
@@ -186,13 +237,6 @@ class GANModule(Checkpointed):
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """Images in [-1, 1] for a batch. Evaluation comes through here."""
-        raise NotImplementedError
-
-    def respond(self, data: Any, request: Request) -> Sheet:
-        """What the model makes of a user's images and texts: task=sample, figures, a demo and a study come here.
-
-        `generated` of the sheet names the columns that it made; facts["rows"] say what each row is of.
-        """
         raise NotImplementedError
 
     def condition_text(self, batch: Sample, records: Records) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from common.config import as_list
-from common.data.geometry import UNREADABLE, open_image
 from common.errors import UserError
+from common.files import UNREADABLE, open_image
 
 Config = dict[str, Any]
 Columns = Mapping[str, Tensor | Sequence[Tensor]]  # heading -> R images of 3,H,W
@@ -228,6 +228,16 @@ class Sheet:
 
 
 Figure = Callable[[Any, Any, Request], Sheet]  # of a model, its data and what is asked for
+
+
+class Responsive(Protocol):
+    """A model that a user can ask: task=sample, figures, a demo and a study come through here."""
+
+    def respond(self, data: Any, request: Request) -> Sheet:
+        """What the model makes of a user's images and texts.
+
+        `generated` of the sheet names the columns that it made; facts["rows"] say what each row is of.
+        """
 
 
 def to_picture(image: Tensor) -> Image.Image:

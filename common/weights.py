@@ -255,3 +255,12 @@ def check_export(content: Mapping[str, Any], kind: str, format: int, path: str |
         raise UserError(
             f"{path} is of format {content.get('format')}, not {format}: export it or train again with this version."
         )
+
+
+def read_artifact(path: str | Path, kind: str, parts: Mapping[str, Any], format: int = 1) -> dict[str, Any]:
+    """What an `Artifact` of this kind and format wrote. parts: what is read of it (`weights.check_parts`). UserError
+    for anything else."""
+    content = read_weights(path)
+    check_export(content, kind, format, path, f"give the file that model={kind} made")
+    check_parts(content, parts, path)
+    return content

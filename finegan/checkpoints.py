@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from common.blocks import Frozen
+from common.classifier import ImageClassifier, load_image_encoder, recognise
 from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
-from common.exports import read_artifact
 from common.files import file_hash
 from common.weights import (
     are_words,
@@ -34,13 +34,15 @@ from common.weights import (
     is_state,
     load_strict,
     on_cpu,
+    read_artifact,
     read_state,
+    read_weights,
     settings_of,
     without_parallel,
 )
 from finegan.conditions import denoised_hash
 from finegan.discriminators import Discriminator
-from finegan.encoders import ImageEncoder, RNNEncoder
+from finegan.encoders import Colours, ImageEncoder, RNNEncoder
 from finegan.networks import Generator, warm_start
 
 KINDS = {  # of files: a weight that no other has
@@ -302,6 +304,41 @@ def check_vocabulary(rows: int, words: int, encoder: Path, vocabulary: Path) -> 
     else:
         why = "it was built anew from other captions, take the file that the encoder was trained with"
     raise UserError(f"{encoder} reads {rows:,} words and the vocabulary {vocabulary} has {words:,}: {why}.")
+
+
+# ---- networks that have seen photos
+
+
+def load_trunk(encoder: ImageEncoder, path: str | Path) -> None:
+    """Inception's weights: torchvision's file, or an export of `model=classifier model.arch=inception_v3`.
+
+    Classifiers of this suite see normalised images: the first convolution, which has no padding, and the mean of
+    its batch norm take that over, so that the encoder sees [-1, 1] either way.
+    """
+    content = read_weights(path)
+    ours = content.get("kind") == "classifier"
+    content = content if ours else recognise(content, path)
+    if content["arch"] != "inception_v3":
+        raise UserError(f"{path} holds {content['arch']}, not the inception_v3 that model.trunk asks for.")
+    state = {k: v for k, v in content["state_dict"].items() if not k.startswith("fc.")}
+    if ours:
+        mean, std = (torch.tensor(content[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        weight, offset = (f"Conv2d_1a_3x3.{name}" for name in ("conv.weight", "bn.running_mean"))
+        state[offset] = state[offset] - (state[weight] * (0.5 - mean) / std).sum((1, 2, 3))
+        state[weight] = state[weight] * 0.5 / std
+    heads = {k: v for k, v in encoder.state_dict().items() if k.startswith("emb_") or "num_batches" in k}
+    encoder.load_state_dict(heads | state)
+
+
+def load_features(source: str) -> ImageClassifier | Colours:
+    """What the SVMs look through: "colours", or the file of a network (its penultimate features)."""
+    return Colours() if source == "colours" else load_image_encoder(source)
+
+
+def told_of(encoder: ImageClassifier | Colours) -> str:
+    if isinstance(encoder, Colours):
+        return "colour histograms, no network"
+    return f"{encoder.info['arch']} trained on {encoder.info['data']}, weights {encoder.hash}"
 
 
 # ---- back

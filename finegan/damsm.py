@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
-from common.exports import Artifact
+from common.gan import Artifact
 from common.metrics.functions import r_precision
 from common.weights import are_words, flat, on_cpu
-from finegan.checkpoints import FORMAT
+from finegan.checkpoints import FORMAT, load_trunk
 from finegan.conditions import INPUTS, Sequences, attribute_sequences, caption_sequences, denoised_hash, padding, pick
 from finegan.conditions import RANGES as CONDITIONS
 from finegan.denoise import RULES
@@ -133,7 +133,7 @@ class DAMSM(Artifact):
         if self.image.frozen:
             if self.trunk_weights is None:
                 raise UserError("damsm needs an Inception-v3: set model.trunk_weights to a file, or model.trunk=conv.")
-            self.image.load_trunk(self.trunk_weights)
+            load_trunk(self.image, self.trunk_weights)
 
     # ---- the loop
 

@@ -5,7 +5,6 @@ B batch, L tokens of a condition, D width of both codes, h, w regions down and a
 """
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -14,9 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from common.classifier import ImageClassifier, load_image_encoder, recognise
-from common.errors import UserError, choose
-from common.weights import read_weights
+from common.errors import choose
 
 TRUNKS = ("inception_v3", "conv")
 WIDTHS = (3, 32, 64, 128, 256)  # of the trunk "conv"
@@ -102,26 +99,6 @@ class ImageEncoder(nn.Module):
                 regions = self.emb_features(x)
         return regions, self.emb_cnn_code(x.mean((2, 3)))
 
-    def load_trunk(self, path: str | Path) -> None:
-        """Inception's weights: torchvision's file, or an export of `model=classifier model.arch=inception_v3`.
-
-        Classifiers of this suite see normalised images: the first convolution, which has no padding, and the mean of
-        its batch norm take that over, so that the encoder sees [-1, 1] either way.
-        """
-        content = read_weights(path)
-        ours = content.get("kind") == "classifier"
-        content = content if ours else recognise(content, path)
-        if content["arch"] != "inception_v3":
-            raise UserError(f"{path} holds {content['arch']}, not the inception_v3 that model.trunk asks for.")
-        state = {k: v for k, v in content["state_dict"].items() if not k.startswith("fc.")}
-        if ours:
-            mean, std = (torch.tensor(content[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-            weight, offset = (f"Conv2d_1a_3x3.{name}" for name in ("conv.weight", "bn.running_mean"))
-            state[offset] = state[offset] - (state[weight] * (0.5 - mean) / std).sum((1, 2, 3))
-            state[weight] = state[weight] * 0.5 / std
-        heads = {k: v for k, v in self.state_dict().items() if k.startswith("emb_") or "num_batches" in k}
-        self.load_state_dict(heads | state)
-
 
 def stride2(before: int, after: int) -> nn.Sequential:
     conv = nn.Conv2d(before, after, 3, 2, 1, bias=False)
@@ -152,14 +129,3 @@ class Colours(nn.Module):
         code = (red * levels + green) * levels + blue
         counts = torch.zeros(len(code), levels**3, device=code.device)
         return counts.scatter_add_(1, code, torch.ones_like(code, dtype=counts.dtype)) / code.shape[1]
-
-
-def load_features(source: str) -> ImageClassifier | Colours:
-    """What the SVMs look through: "colours", or the file of a network (its penultimate features)."""
-    return Colours() if source == "colours" else load_image_encoder(source)
-
-
-def told_of(encoder: ImageClassifier | Colours) -> str:
-    if isinstance(encoder, Colours):
-        return "colour histograms, no network"
-    return f"{encoder.info['arch']} trained on {encoder.info['data']}, weights {encoder.hash}"

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.geometry import UNREADABLE, open_image, to_grey
+from common.data.geometry import to_grey
 from common.data.module import ImageData
 from common.errors import UserError
+from common.files import UNREADABLE, open_image
 from common.pictures import Images, Request, find_images, first_images, pixels
 from finegan.conditions import parse_attributes, parse_sentence, pick, readable
 from finegan.serving import Painter

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from common.data.module import ImageData
 from common.errors import UserError
-from common.pictures import Request, Sheet, find_images, first_images, pixels
-from common.weights import read_weights
+from common.pictures import Request, Responsive, Sheet, find_images, first_images, pixels
+from common.weights import read_weights, settings_of
 from finegan.conditions import Codes, groups, parse_attributes, parse_sentence, readable
 from finegan.discriminators import quadrants
 from finegan.figure_inputs import (
@@ -38,13 +38,13 @@ from finegan.figure_inputs import (
     summary,
 )
 from finegan.losses import region_attention
-from finegan.model import FineGAN
+from finegan.serving import Painter
 
 COLOURS = ["wing color: red", "wing color: blue", "wing color: yellow", "wing color: white"]  # where none are given
 TOP = 5  # tokens of figure=attention
 
 
-def grid(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def grid(model: Responsive, data: ImageData, request: Request) -> Sheet:
     """Test images, their masks and two pictures of each."""
     sheet = responded(model, data, replace(request, n=2), request.n)
     images = find_images(sheet.facts["images"], data)
@@ -52,12 +52,12 @@ def grid(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return replace(sheet, columns={**photos, **sheet.columns})
 
 
-def diversity(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def diversity(model: Responsive, data: ImageData, request: Request) -> Sheet:
     """Fig. 5: one condition, n draws of noise."""
     return responded(model, data, request, 1)
 
 
-def responded(model: FineGAN, data: ImageData, request: Request, count: int) -> Sheet:
+def responded(model: Responsive, data: ImageData, request: Request, count: int) -> Sheet:
     """The model's response, to `count` test images where nothing is named."""
     if not request.images and not request.texts:
         request = replace(request, images=first_images(data, count).names)
@@ -67,7 +67,7 @@ def responded(model: FineGAN, data: ImageData, request: Request, count: int) -> 
     return Sheet(sheet.columns, sheet.above, {**told, "conditions": conditions})
 
 
-def stages(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def stages(model: Painter, data: ImageData, request: Request) -> Sheet:
     """The three stages' pictures of one draw, all shown at one size."""
     s = scene(model, data, request, request.n)
     drawn = model.generate(model.encode(s.conditions), mask_values(s.masks), 1, request.seed)
@@ -75,7 +75,7 @@ def stages(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(s.mask_column | columns, s.lines, s.facts)
 
 
-def attributes(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def attributes(model: Painter, data: ImageData, request: Request) -> Sheet:
     """Fig. 10: a row for each text, a single attribute by default; a column for each noise and its mask."""
     texts, count = request.texts or default_texts(model, data), request.n
     conditions, asked = [asked_condition(text, model) for text in texts], request.images
@@ -90,7 +90,7 @@ def attributes(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet({f"draw {k}": column for k, column in enumerate(rows, 1)}, above, facts)
 
 
-def default_texts(model: FineGAN, data: ImageData) -> list[str]:
+def default_texts(model: Painter, data: ImageData) -> list[str]:
     """Colours of the wing, or the first sentences of four test images."""
     if model.inputs != "text":
         return COLOURS
@@ -98,7 +98,7 @@ def default_texts(model: FineGAN, data: ImageData) -> list[str]:
     return [str(own_condition(row, model, data)) for row in images.rows if row is not None]
 
 
-def swap(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def swap(model: Painter, data: ImageData, request: Request) -> Sheet:
     """One group of an image's attributes replaced by each text; the rest, noise and mask stay."""
     if model.inputs == "text":
         raise UserError("figure=swap replaces attributes and this model reads sentences: choose figure=interp.")
@@ -122,7 +122,7 @@ def swap(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, above, facts, below=[labels] * len(own))
 
 
-def mask_swap(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def mask_swap(model: Painter, data: ImageData, request: Request) -> Sheet:
     """Every condition in every mask, with one noise: a row for each condition, a column for each mask."""
     masks, conditions = masks_and_conditions(model, data, request, request.n)
     count = len(conditions)
@@ -135,7 +135,7 @@ def mask_swap(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, ["the masks", *map(summary, conditions)], facts)
 
 
-def mask_interp(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def mask_interp(model: Painter, data: ImageData, request: Request) -> Sheet:
     """From one mask to another by their signed distances; a row for each condition, one noise."""
     masks, conditions = masks_and_conditions(model, data, request, 2)
     if len(masks.names) != 2:
@@ -152,7 +152,7 @@ def mask_interp(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, ["the masks", *map(summary, conditions)], {"masks": masks.names, "conditions": conditions})
 
 
-def interp(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def interp(model: Painter, data: ImageData, request: Request) -> Sheet:
     """From one sentence code to another in `steps`, with one noise and mask: once with the words of each end."""
     s = scene(model, data, request, 2)
     if len(s.conditions) != 2:
@@ -171,7 +171,7 @@ def interp(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, above, facts)
 
 
-def attention(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def attention(model: Painter, data: ImageData, request: Request) -> Sheet:
     """Fig. 3: where stages 2 and 3 attend to the tokens, and DAMSM's regions of them in the picture and in the photo.
 
     The five tokens that stage 3 attends to most, each map stretched over its own range; below it its largest value.
@@ -204,7 +204,7 @@ def attention(model: FineGAN, data: ImageData, request: Request) -> Sheet:
 
 
 @torch.no_grad()
-def regions_of(model: FineGAN, pictures: Tensor, codes: Codes) -> Tensor:
+def regions_of(model: Painter, pictures: Tensor, codes: Codes) -> Tensor:
     """DAMSM's attention of each picture's own tokens over its regions: B,3,S,S -> B,L,h,w, summing to 1 over h,w."""
     assert model.image_encoder is not None
     regions, _ = model.image_encoder(pictures)
@@ -213,7 +213,7 @@ def regions_of(model: FineGAN, pictures: Tensor, codes: Codes) -> Tensor:
     return torch.cat(each)[:, 0].unflatten(2, regions.shape[-2:])
 
 
-def tokens_of(condition: Condition, model: FineGAN) -> list[str]:
+def tokens_of(condition: Condition, model: Painter) -> list[str]:
     """What stands at each place of a condition."""
     if not isinstance(condition, str):
         return [readable(name) for name in condition]
@@ -221,7 +221,7 @@ def tokens_of(condition: Condition, model: FineGAN) -> list[str]:
     return [model.encoders.names[one - 1] for one in parse_sentence(condition, model.encoders.names)]
 
 
-def inputs(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def inputs(model: Painter, data: ImageData, request: Request) -> Sheet:
     """Fig. 6 and 7: what the discriminators see of a photo and of a drawing, whole and under the mask, in quadrants."""
     require_masks(model)
     images = known_images(data, request)
@@ -239,7 +239,7 @@ def inputs(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, above, {"images": images.names, "conditions": conditions})
 
 
-def triplets(model: FineGAN, data: ImageData, request: Request) -> Sheet:
+def triplets(model: Painter, data: ImageData, request: Request) -> Sheet:
     """Fig. 11: test images, what another model makes of its own conditions (pictures.other=FILE), and this model."""
     images = known_images(data, request)
     columns = {"ground truth": pixels(images, data)}
@@ -260,13 +260,14 @@ def triplets(model: FineGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, list(map(short, images.names)), facts, below=list(zip(*below, strict=True)))
 
 
-def load_other(file: str, model: FineGAN) -> FineGAN:
+def load_other(file: str, model: Painter) -> Painter:
     """The model of a checkpoint or an exported file, on this model's device."""
     content = read_weights(file)
     if content.get("kind") == "finegan":
-        other = FineGAN.load(file)
+        other = type(model).load(file)
     elif content.get("suite", {}).get("model") == "FineGAN":
-        other = FineGAN(**content["hyper_parameters"])
+        with settings_of(file):
+            other = type(model)(**content["hyper_parameters"])
         other.restore(file)
     else:
         raise UserError(

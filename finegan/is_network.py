@@ -22,11 +22,10 @@ from common.blocks import upcast
 from common.classifier import SIDES, Classifier, body_and_head, build
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges
-from common.exports import read_artifact
 from common.files import file_hash, sha256
 from common.metrics.extractors import Extractor, resize_as_pillow
 from common.metrics.functions import from_uint8, inception_score, to_uint8
-from common.weights import KNOWN_FILES, are_words, fill, find_weights, is_state, on_cpu, read_weights
+from common.weights import KNOWN_FILES, are_words, fill, find_weights, is_state, on_cpu, read_artifact, read_weights
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,9 @@ from common.metrics.functions import from_uint8
 from common.pictures import Sheet, save
 from common.tasks.job import Job
 from common.tasks.runs import append_result, result_line
+from finegan.checkpoints import load_features, told_of
 from finegan.denoise import Denoised, Settings, fit
-from finegan.encoders import Colours, load_features, told_of
+from finegan.encoders import Colours
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from common.data.procedural.colours import NAMES
 from common.data.records import Sample
 from common.metrics.colour_match import ColourMatch
 from common.metrics.functions import ENOUGH, Features, from_uint8, inception_score, metric_key, r_precision, to_uint8
+from finegan.checkpoints import load_features, told_of
 from finegan.denoise import read_denoised
-from finegan.encoders import Colours, load_features, told_of
+from finegan.encoders import Colours
 from finegan.is_network import ISExtractor, filenames_hash, load_is_network
 from finegan.serving import Painter
 

@@ -188,10 +188,6 @@ class FineGAN(Painter):
             return (None, None, None)
         return (*((F.avg_pool2d(mask, factor) >= 0.5).to(mask.dtype) for factor in (4, 2)), mask)
 
-    def under(self, images: Tensor, mask: Tensor) -> Tensor:
-        """The foreground alone, x (*) m; 0 (grey) elsewhere, or `mask_fill`."""
-        return images * mask + self.mask_fill * (1 - mask)
-
     def d_terms(
         self, k: int, x: Tensor, f: Tensor, mask: Tensor | None, sent: Tensor, other: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:

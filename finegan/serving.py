@@ -63,6 +63,8 @@ class Painter(Exported):
     denoised: str | None
     masked: bool
     ca_noise: bool
+    mask_fill: float
+    gammas: tuple[float, ...]
     z_dim: int
     c_dim: int
     code_dim: int
@@ -171,6 +173,10 @@ class Painter(Exported):
                 .split([self.z_dim, self.c_dim], dim=1)
             )
         return self.draw(codes, batch.get("mask"), z, eps).images[-1]
+
+    def under(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The foreground alone, x (*) m; 0 (grey) elsewhere, or `mask_fill`."""
+        return images * mask + self.mask_fill * (1 - mask)
 
     def condition_text(self, batch: Sample, records: Records) -> list[str]:
         """The condition of each item in words."""

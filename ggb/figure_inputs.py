@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from common.data.module import ImageData
-from common.data.poses import FRAME, in_window, pose_distance, pose_maps
+from common.data.poses import in_window, pose_distance, pose_maps
 from common.data.readers.fashion_csv import read_joints
 from common.data.readers.fashion_names import parse
+from common.data.records import FRAME
 from common.errors import UserError
 from common.pictures import Images, Request, pixels
 from ggb.skeletons import DRAWN, onto

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from common.data.geometry import UNREADABLE, centre_crop, fit, framed, open_image, upright
-from common.data.poses import FRAME, JOINTS, NAMED
+from common.data.geometry import centre_crop, fit, framed, upright
+from common.data.poses import JOINTS, NAMED
 from common.data.readers.fashion_csv import write_joints
 from common.data.readers.fashion_names import flat
-from common.data.records import Records
+from common.data.records import FRAME, Records
 from common.data.store import unreadable
 from common.errors import UserError
-from common.files import file_hash, whole, write_whole
+from common.files import UNREADABLE, file_hash, open_image, whole, write_whole
 from common.tasks.job import Job
 from common.weights import KNOWN_FILES, find_weights, hub_folder, read_state
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from common.data.module import ImageData
 from common.data.pose_pairs import csv_text
-from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_distance, pose_mask
+from common.data.poses import MASK_RADIUS, on_body, pose_distance, pose_mask
 from common.data.procedural.colours import lab
 from common.data.readers.fashion_names import view
-from common.data.records import Sample
+from common.data.records import FRAME, Sample
 from common.files import sha256
 from common.metrics.colour_match import FEWEST_PIXELS, ColourMatch, inner
 from common.metrics.extractors import LPIPS, load_lpips

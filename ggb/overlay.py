@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from common.data.module import ImageData
-from common.data.poses import FRAME, pose_maps
+from common.data.poses import pose_maps
+from common.data.records import FRAME
 from common.errors import UserError
 from common.pictures import Sheet, save
 from common.tasks.job import Job

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.data.geometry import UNREADABLE, open_image, to_grey, to_rgb
-from common.data.poses import FRAME
+from common.data.geometry import to_grey, to_rgb
 from common.data.readers.fashion_names import parse, view
+from common.data.records import FRAME
 from common.errors import UserError, choose
+from common.files import UNREADABLE, open_image
 
 ENDINGS = (".png", ".jpg")
 PHOTO = re.compile(r"(?:fasion|fashion)(?:WOMEN|MEN).+?id_?\d{8}_?\d{2}_\d_?[a-z]+")  # a flat name inside another

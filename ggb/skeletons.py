@@ -7,8 +7,9 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from common.data.poses import FRAME, JOINTS, NAMED
+from common.data.poses import JOINTS, NAMED
 from common.data.procedural.people import ARMS, LEGS, Pose
+from common.data.records import FRAME
 
 Limb = tuple[tuple[float, float], tuple[float, float]]  # as in people.ARMS: radians aside and forward, of both parts
 SITTING: tuple[Limb, Limb] = ((0.14, 1.3), (0.02, -0.05)), ((0.2, 0.35), (0.05, 1.0))  # leg, arm

@@ -15,8 +15,8 @@ from common.errors import UserError
 from common.files import file_hash
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from common.weights import check_fit, load_strict, read_state, without_parallel
+from simgan.embedding import JointEmbedding, TextEncoder
 from simgan.sisgan import SISGANGenerator
-from simgan.vse import JointEmbedding, TextEncoder
 
 
 def load_sisgan(path: str | Path) -> SISGANGenerator:

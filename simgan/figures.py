@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.edit_pairs import other_class
 from common.data.module import ImageData
+from common.data.sampling import other_class
 from common.errors import UserError, choose
 from common.pictures import Images, Request, Sheet, find_images, first_images, pixels
-from simgan.model import SIMGAN
 from simgan.networks import Generator
+from simgan.serving import Editor
 
 
-def grid(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
+def grid(model: Editor, data: ImageData, request: Request) -> Sheet:
     """A column for each photo: the photo, then its edit by each sentence."""
     images = asked(data, request, request.n)
     texts = [list(request.texts) or others(data, images, np.random.default_rng(request.seed))] * len(images.names)
@@ -32,7 +32,7 @@ def grid(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, ["the photos", *texts[0]], facts(model, images, texts))
 
 
-def diversity(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
+def diversity(model: Editor, data: ImageData, request: Request) -> Sheet:
     """Fig. 1: n edits by one sentence and the mean edit, c = mu."""
     sheet = model.respond(data, edits_asked(data, request, 1))
     rows, x = sheet.facts["rows"], torch.as_tensor(sheet.columns["source"])
@@ -41,7 +41,7 @@ def diversity(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet({**sheet.columns, "mean": mean}, sheet.above, {"unknown": sheet.facts["unknown"], **told})
 
 
-def compare(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
+def compare(model: Editor, data: ImageData, request: Request) -> Sheet:
     """Fig. 3: photos and what the model makes of them, each with a noise of its own."""
     request = edits_asked(data, request, request.n)
     image, text = request.pairs()
@@ -52,7 +52,7 @@ def compare(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, [own for (own,) in texts], facts(model, images, texts))
 
 
-def interp(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
+def interp(model: Editor, data: ImageData, request: Request) -> Sheet:
     """Fig. 4: from one sentence to another, G(x, (1 - alpha) phi_A + alpha phi_B) in `steps` from alpha 0 to 1.
 
     pictures.space: mix sentence vectors (phi) or their codes (c). pictures.eps: no noise (mean), or one for all steps.
@@ -73,7 +73,7 @@ def interp(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
     return Sheet(columns, [f"A: {a} | B: {b}" for a, b in texts], facts(model, images, texts))
 
 
-def cycle(model: SIMGAN, data: ImageData, request: Request) -> Sheet:
+def cycle(model: Editor, data: ImageData, request: Request) -> Sheet:
     """Sec. 2.2: x, x-hat, x-tilde and four times their difference, black for none; two texts are own and target."""
     images = asked(data, request, request.n)
     texts = two_each(request, images, "cycle", "the photo's own sentence and the edit's")
@@ -120,17 +120,17 @@ def two_each(request: Request, images: Images, name: str, wanted: str) -> list[l
     return [list(request.texts)] * len(images.names) if request.texts else []
 
 
-def photos(model: SIMGAN, data: ImageData, images: Images) -> Tensor:
+def photos(model: Editor, data: ImageData, images: Images) -> Tensor:
     """B,3,S,S on the model's device."""
     return pixels(images, data).to(model.device)
 
 
-def encoded(model: SIMGAN, texts: Sequence[list[str]]) -> Tensor:
+def encoded(model: Editor, texts: Sequence[list[str]]) -> Tensor:
     """phi of the T sentences of each photo: T,B,D."""
     return torch.stack([model.encode(group) for group in texts], 1)
 
 
-def between(model: SIMGAN, x: Tensor, a: Tensor, b: Tensor, alpha: float, eps: Tensor | None, space: str) -> Tensor:
+def between(model: Editor, x: Tensor, a: Tensor, b: Tensor, alpha: float, eps: Tensor | None, space: str) -> Tensor:
     """The edit of x: B,3,S,S at alpha from phi_A to phi_B: B,D. eps: B,ca_dim, or None for none."""
     mode = "mean" if eps is None else "sample"
     if space == "phi":
@@ -142,6 +142,6 @@ def between(model: SIMGAN, x: Tensor, a: Tensor, b: Tensor, alpha: float, eps: T
     return model.serve(net, lambda g: g.edit(x, c))  # type: ignore[operator]
 
 
-def facts(model: SIMGAN, images: Images, texts: Sequence[list[str]]) -> dict[str, object]:
+def facts(model: Editor, images: Images, texts: Sequence[list[str]]) -> dict[str, object]:
     unknown = model.unknown_words(sentence for group in texts for sentence in group)
     return {"unknown": unknown, "images": images.names, "texts": texts}

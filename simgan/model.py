@@ -17,9 +17,9 @@ from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import check_ranges, choose
 from common.losses import ADVERSARIAL, kl_log_std, l1
+from simgan.embedding import TEXT_PARTS, TextEncoder, is_vocabulary, text_encoder
 from simgan.networks import Discriminator, Generator, Standardise, still_statistics
 from simgan.serving import Editor
-from simgan.vse import TEXT_PARTS, TextEncoder, is_vocabulary, text_encoder
 
 CHOICES: dict[str, Sequence[bool | str]] = {
     "adversarial": tuple(ADVERSARIAL),

@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.data.geometry import centre_crop, fit, open_image, to_rgb
+from common.data.geometry import centre_crop, fit, to_rgb
 from common.data.module import ImageData
 from common.data.records import Sample
+from common.files import open_image
 from common.gan import paired_noise
 from common.metrics.extractors import LPIPS, load_lpips
 from common.metrics.functions import Features, from_uint8, l1, psnr, r_precision, rmse, ssim, to_uint8
 from common.weights import KNOWN_FILES
-from simgan.model import SIMGAN
-from simgan.vse import JointEmbedding, load_judge
+from simgan.embedding import JointEmbedding, load_judge
+from simgan.serving import Editor
 
 LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
 GREY = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
@@ -50,7 +51,7 @@ class EditProxies:
     """Proxies of one model on the evaluation pairs (docs/simgan.md lists their definitions)."""
 
     def __init__(
-        self, *, model: SIMGAN, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
+        self, *, model: Editor, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
     ) -> None:
         """files: `judge`, an export of model=vse, or null for none."""
         judge = files.get("judge")

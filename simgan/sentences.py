@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.data.records import Records
 from common.files import read_cached, sha256
-from simgan.vse import TextEncoder
+from simgan.embedding import TextEncoder
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from common.exports import Exported
 from common.gan import paired_noise
 from common.pictures import Request, Sheet, find_images, pixels
 from simgan.checkpoints import read_vse
+from simgan.embedding import TextEncoder, load_text_encoder
 from simgan.networks import Generator, still_statistics
 from simgan.sentences import sentence_table
-from simgan.vse import TextEncoder, load_text_encoder
 
 log = logging.getLogger(__name__)
 

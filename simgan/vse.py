@@ -5,8 +5,7 @@ B batch, N images, M sentences, F width of the image features, D of the embeddin
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.blocks import Frozen, upcast
+from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
-from common.exports import Artifact, read_artifact
-from common.files import file_hash
+from common.gan import Artifact
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
-from common.weights import are_words, fill, is_state, on_cpu, settings_of
-from simgan.colour_grid import ImageEncoder, exported_encoder, image_encoder
+from common.weights import are_words, on_cpu
+from simgan.embedding import ImageEncoder, image_encoder
 from simgan.retrieval import colour_probe, retrieval
 
 log = logging.getLogger(__name__)
@@ -47,108 +45,6 @@ def ranking_cost(s: Tensor, margin: float = 0.2, hardest: bool = False) -> Tenso
     if hardest:
         return sentences.amax(1).mean() + images.amax(0).mean()
     return (sentences.sum() + images.sum()) / len(s)
-
-
-class TextEncoder(Frozen):
-    """phi: sentences to raw, not normalised vectors with coordinates in (-1, 1). Frozen."""
-
-    net: SentenceEncoder
-
-    def __init__(self, *, vocabulary: Vocabulary | FastText, net: SentenceEncoder, hash: str) -> None:
-        """vocabulary: of the embedding of `net`, or FastText where it has none. hash: of the file it came from."""
-        super().__init__(net)
-        self.vocabulary, self.hash, self.dim = vocabulary, hash, net.dim
-
-    def export(self) -> dict[str, Any]:
-        """Plain values and tensors for a SIMGAN's file: {vse: see TEXT_PARTS, vocab, phi_hash}."""
-        known = self.vocabulary
-        words, vectors = (None, str(known.path)) if isinstance(known, FastText) else (list(known.words), None)
-        config = {"word_dim": self.net.gru.input_size, "dim": self.dim, "max_words": known.max_words}
-        text = {"config": config | {"vectors": vectors}, "text": on_cpu(self.net.state_dict())}
-        return {"vse": text, "vocab": words, "phi_hash": self.hash}
-
-    def unknown(self, sentence: str) -> list[str]:
-        """Words of a user's sentence that the encoder does not know. UserError when it knows none."""
-        return self.vocabulary.unknown(sentence)
-
-    @torch.no_grad()
-    def encode(self, sentences: Sequence[str], batch_size: int = 1024) -> Tensor:
-        """M sentences -> M,D float32 on the encoder's device. UserError for a sentence without a word."""
-        device = next(self.net.parameters()).device
-        parts = []
-        with torch.autocast(device.type, enabled=False):
-            for start in range(0, len(sentences), batch_size):
-                words, lengths = self.vocabulary.encode(sentences[start : start + batch_size])
-                parts.append(self.net(words.to(device), lengths))
-        return torch.cat(parts) if parts else torch.zeros(0, self.dim, device=device)
-
-
-class JointEmbedding(Frozen):
-    """Images and sentences in one space, compared by cosine: the judge of whether an edit fits its sentence. Frozen."""
-
-    def __init__(self, *, text: TextEncoder, images: ImageEncoder, project: nn.Linear, hash: str) -> None:
-        super().__init__(project)  # W_I
-        self.text, self.images, self.hash = text, images, hash
-
-    @torch.no_grad()
-    def encode_images(self, images: Tensor) -> Tensor:
-        """B,3,*,* in [-1, 1] -> B,D of length 1."""
-        features, _ = self.images.features(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return F.normalize(self.net(features), dim=1)
-
-    def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
-        """M sentences -> M,D of length 1."""
-        return F.normalize(self.text.encode(sentences), dim=1)
-
-
-# ---- from and into files
-
-
-def is_vocabulary(value: object) -> bool:
-    """Words, or None for those of fastText."""
-    return value is None or are_words(value)
-
-
-# what a file holds of phi: a SentenceEncoder's state; its words are the vocabulary's, or fastText's where that is null
-TEXT_PARTS = {"config": {"word_dim": int, "dim": int, "max_words": int, "vectors": str | None}, "text": is_state}
-PARTS = {
-    **TEXT_PARTS,
-    "vocabulary": is_vocabulary,
-    "image": is_state,
-    "image_encoder": dict,
-    "image_encoder_hash": str,
-}
-
-
-def text_encoder(content: Mapping[str, Any], words: list[str] | None, hash: str, path: str | Path) -> TextEncoder:
-    """phi of a file's content, which TEXT_PARTS describes. UserError for weights of other sizes than its settings."""
-    config = content["config"]
-    vocabulary: Vocabulary | FastText
-    if words is None:
-        vocabulary = FastText(str(config["vectors"]), max_words=config["max_words"])
-    else:
-        vocabulary = Vocabulary(words, max_words=config["max_words"])
-    rows = None if words is None else len(words) + 2
-    with settings_of(path), torch.device("meta"):
-        net = SentenceEncoder(words=rows, word_dim=config["word_dim"], dim=config["dim"])
-    return TextEncoder(vocabulary=vocabulary, net=fill(net, content["text"], path), hash=hash)
-
-
-def load_text_encoder(path: str | Path) -> TextEncoder:
-    """phi of an export of `model=vse`."""
-    content = read_artifact(path, "vse", TEXT_PARTS | {"vocabulary": is_vocabulary})
-    return text_encoder(content, content["vocabulary"], file_hash(path), path)
-
-
-def load_judge(path: str | Path) -> JointEmbedding:
-    """Both sides of an export of `model=vse`."""
-    content, hash = read_artifact(path, "vse", PARTS), file_hash(path)
-    images = exported_encoder(content["image_encoder"], content["image_encoder_hash"], path)
-    with settings_of(path), torch.device("meta"):
-        project = nn.Linear(images.width, content["config"]["dim"], bias=False)
-    text = text_encoder(content, content["vocabulary"], hash, path)
-    return JointEmbedding(text=text, images=images, project=fill(project, content["image"], path), hash=hash)
 
 
 RANGES = dict.fromkeys(("word_dim", "dim", "min_count", "max_words", "views"), "int [1, inf)") | {

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data.records import Records
+from common.data.sampling import other_class
 from common.errors import UserError
 from common.files import composed, read_text
 
@@ -48,24 +49,6 @@ def caption_counts(records: Records) -> np.ndarray:
     if not records.captions:
         raise UserError(f"{records.name} in {records.root} has no captions: add them, or choose a model without text.")
     return np.array([len(captions) for captions in records.captions])
-
-
-def other_class(rng: np.random.Generator, labels: np.ndarray, pool: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """For each of `rows` a row of `pool`, uniform over the images of pool whose class differs. labels: N, rows: R -> R.
-
-    Exact and without rejection: pool sorted by class, the run of the own class skipped.
-    Raises UserError when pool holds one class only.
-    """
-    ordered = pool[np.argsort(labels[pool], kind="stable")]
-    first = np.searchsorted(labels[ordered], labels[rows], "left")
-    own = np.searchsorted(labels[ordered], labels[rows], "right") - first
-    if (own == len(pool)).any():
-        raise UserError(
-            f"The {len(pool)} images to draw sentences from are all of one class, so none is of another class: "
-            "use a dataset or a split with two classes or more."
-        )
-    drawn = rng.integers(0, len(pool) - own)
-    return ordered[np.where(drawn >= first, drawn + own, drawn)]
 
 
 def make_pairs(records: Records, split: str = "test", pairs_per_image: int = 1, seed: int = 0) -> Pairs:

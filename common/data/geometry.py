@@ -1,18 +1,13 @@
 """How photos and masks are opened and cut, in whole pixels: the same rule for the store and for any photo."""
 
-import io
-from pathlib import Path
-
 import numpy as np
 from PIL import Image, ImageColor
 
-from common.data.poses import FRAME
+from common.data.records import FRAME
 from common.errors import UserError
-from common.files import regular
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 FRAMINGS = ("pad", "squeeze")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 ORIENTATION = 0x0112  # of EXIF
 TURNS = {  # EXIF's orientation -> what makes the photo upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,21 +47,6 @@ def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     """The window of size,size in the middle of H,W or H,W,C; where it cannot be in the middle, the later of the two."""
     top, left = ((side - size + 1) // 2 for side in pixels.shape[:2])
     return pixels[top : top + size, left : left + size]
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """A photo or mask whose header is read; its pixels are not yet. One of UNREADABLE for what is none."""
-    regular(path)
-    try:
-        return Image.open(path)
-    except Image.UnidentifiedImageError:  # also what Pillow says of a JPEG whose EXIF gives its resolution in bytes
-        with open(path, "rb") as file:
-            content = file.read()
-        if not content.startswith(b"\xff\xd8") or (at := content.find(b"Exif\0\0", 0, 1 << 16)) < 4:
-            raise
-        image = Image.open(io.BytesIO(content[:at] + b"exif" + content[at + 4 :]))
-        image.info["exif"] = content[at : at - 2 + int.from_bytes(content[at - 2 : at])]
-        return image
 
 
 def upright(image: Image.Image, background: str = "white") -> Image.Image:

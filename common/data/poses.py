@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.data.records import FRAME
 from common.errors import choose
 
-FRAME = 256  # side of the photos that key points are given for
 MASK_RADIUS = 4.0  # of PG2's pose mask, pixels of FRAME
 JOINTS = (
     *("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist"),

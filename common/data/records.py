@@ -18,6 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+FRAME = 256  # side of the photos that key points are given for
 LAST = 64  # bytes of a file that `Records.fingerprint` looks at
 MaskReader = Callable[[Path, np.ndarray], np.ndarray]
 

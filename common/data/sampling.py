@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from common.data.edit_pairs import other_class
+from common.errors import UserError
 
 Draws = dict[str, np.ndarray]  # columns of equal length: row; u, v in [0, 1), flip, angle; caption, other_row, ...
 
@@ -109,3 +109,21 @@ class PairSampler(EpochSampler):
         if self.mirrored:
             draws["flip"] = again > 0
         return draws
+
+
+def other_class(rng: np.random.Generator, labels: np.ndarray, pool: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """For each of `rows` a row of `pool`, uniform over the images of pool whose class differs. labels: N, rows: R -> R.
+
+    Exact and without rejection: pool sorted by class, the run of the own class skipped.
+    Raises UserError when pool holds one class only.
+    """
+    ordered = pool[np.argsort(labels[pool], kind="stable")]
+    first = np.searchsorted(labels[ordered], labels[rows], "left")
+    own = np.searchsorted(labels[ordered], labels[rows], "right") - first
+    if (own == len(pool)).any():
+        raise UserError(
+            f"The {len(pool)} images to draw sentences from are all of one class, so none is of another class: "
+            "use a dataset or a split with two classes or more."
+        )
+    drawn = rng.integers(0, len(pool) - own)
+    return ordered[np.where(drawn >= first, drawn + own, drawn)]

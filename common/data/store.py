@@ -24,21 +24,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.data.geometry import (
-    UNREADABLE,
-    Box,
-    fitted,
-    framed,
-    open_image,
-    orientation,
-    square_about,
-    to_rgb,
-    upright,
-)
-from common.data.poses import FRAME
-from common.data.records import MaskReader, Records
+from common.data.geometry import Box, fitted, framed, orientation, square_about, to_rgb, upright
+from common.data.records import FRAME, MaskReader, Records
 from common.errors import UserError
-from common.files import locked
+from common.files import UNREADABLE, locked, open_image
 from common.processes import end_with
 from common.progress import bar
 

@@ -15,8 +15,8 @@ from common.classifier import load_classifier
 from common.config import build
 from common.data.edit_pairs import Pairs, make_pairs, read_csv, write_csv
 from common.data.module import ImageData
-from common.data.poses import FRAME, MASK_RADIUS, on_body, pose_mask
-from common.data.records import Sample
+from common.data.poses import MASK_RADIUS, on_body, pose_mask
+from common.data.records import FRAME, Sample
 from common.errors import UserError, choose
 from common.files import cached, read_cached, short_hash
 from common.gan import GANModule

@@ -22,8 +22,8 @@ from common.gan import GANModule
 from common.losses import kl_log_std, weighted
 from common.tasks.trainer import apply_memory_format
 from common.text import SentenceEncoder, Vocabulary
+from simgan.embedding import TextEncoder
 from simgan.model import SIMGAN
-from simgan.vse import TextEncoder
 from tests.bench.bench_data import birds
 from tests.bench.timing import Row, now
 from tests.worlds.settings import settings

@@ -10,10 +10,11 @@ from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from common.data.edit_pairs import make_pairs, other_class, read_csv, write_csv
+from common.data.edit_pairs import make_pairs, read_csv, write_csv
 from common.data.module import EpochSampler, ImageData, rotate
 from common.data.readers.folder import Folder
 from common.data.records import Records
+from common.data.sampling import other_class
 from common.errors import UserError
 from tests.worlds.layouts import make_folder
 

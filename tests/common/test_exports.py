@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.exports import Artifact, Exported, read_artifact
-from common.weights import are_words, check_parts, is_state
+from common.exports import Exported
+from common.gan import Artifact
+from common.weights import are_words, check_parts, is_state, read_artifact
 from tests.worlds.layouts import refusal
 
 Content = dict[str, Any]

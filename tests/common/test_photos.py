@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.data.geometry import UNREADABLE, centre_crop, open_image, orientation, to_grey, to_rgb, upright
+from common.data.geometry import centre_crop, orientation, to_grey, to_rgb, upright
 from common.data.module import ImageData
 from common.data.readers.folder import Folder
 from common.data.readers.masks import read_votes
 from common.errors import UserError
+from common.files import UNREADABLE, open_image
 from common.pictures import read_photo
 from tests.worlds.layouts import make_folder
 

@@ -18,7 +18,7 @@ from common.classifier import IMAGENET, ImageClassifier
 from common.data.module import ImageData
 from common.tasks.callbacks import SeedEachBatch
 from common.tasks.describe import networks
-from finegan.checkpoints import load_encoders
+from finegan.checkpoints import load_encoders, load_trunk
 from finegan.conditions import Conditions, denoised_hash
 from finegan.damsm import DAMSM
 from finegan.denoise import Denoised
@@ -139,26 +139,26 @@ def test_inception_sees_minus_one_to_one_whatever_its_weights_saw(
     net = copy.deepcopy(inception).double()
     state = {k: v for k, v in net.state_dict().items() if not k.startswith("AuxLogits")}
     encoder = ImageEncoder(code_dim=2048, image_size=75)
-    encoder.load_trunk(weights)
+    load_trunk(encoder, weights)
     with torch.no_grad():
         expected = body(net)(images).flatten(1)
     assert (expected[0] - expected[1]).abs().max() > 0.1
     torch.testing.assert_close(pooled(encoder, images), expected, atol=1e-10, rtol=1e-10)
     torch.save(classifier(state), tmp_path / "classifier.pt")
-    encoder.load_trunk(tmp_path / "classifier.pt")
+    load_trunk(encoder, tmp_path / "classifier.pt")
     with torch.no_grad():
         served, _ = ImageClassifier(classifier(state), "0").double().features(images)
     assert (served - expected).abs().max() > 0.1
     torch.testing.assert_close(pooled(encoder, images), served, atol=1e-10, rtol=1e-10)
     torch.save(classifier(state) | {"arch": "vgg16"}, tmp_path / "vgg.pt")
-    assert "holds vgg16, not the inception_v3" in refusal(lambda: encoder.load_trunk(tmp_path / "vgg.pt"))
+    assert "holds vgg16, not the inception_v3" in refusal(lambda: load_trunk(encoder, tmp_path / "vgg.pt"))
 
 
 @pytest.mark.usefixtures("float64")
 def test_images_are_resized_for_inception(weights: Path) -> None:
     images = torch.rand(1, 3, 50, 60) * 2 - 1
     net = ImageEncoder(code_dim=2048, image_size=75)
-    net.load_trunk(weights)
+    load_trunk(net, weights)
     found = []
     for net.legacy in (False, True):
         resized = F.interpolate(images, (75, 75), mode="bilinear", align_corners=net.legacy)

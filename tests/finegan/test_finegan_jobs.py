@@ -13,8 +13,9 @@ from PIL import Image
 from common.classifier import IMAGENET, build
 from common.data.procedural.write_cub import write_birds
 from common.tasks.job import Job, load_data
+from finegan.checkpoints import load_features, told_of
 from finegan.denoise import read_denoised
-from finegan.encoders import Colours, load_features, told_of
+from finegan.encoders import Colours
 from finegan.jobs import (
     by_certainty,
     compute,

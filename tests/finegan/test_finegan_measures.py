@@ -17,9 +17,10 @@ from common.data.readers.cub import CUB
 from common.metrics.colour_match import named_colours
 from common.metrics.evaluate import passes
 from common.metrics.functions import inception_score, r_precision, to_uint8
+from finegan.checkpoints import told_of
 from finegan.conditions import caption_sequences
 from finegan.denoise import Denoised, read_denoised
-from finegan.encoders import Colours, ImageEncoder, RNNEncoder, told_of
+from finegan.encoders import Colours, ImageEncoder, RNNEncoder
 from finegan.is_network import ISNetwork, filenames_hash, load_is_network
 from finegan.measures import Measures, auc, leakage, mean_of, painted, partners
 from finegan.model import FineGAN

@@ -10,11 +10,12 @@ from PIL import Image
 from torch import nn
 
 from common.data.module import ImageData
-from common.data.poses import FRAME, NAMED
+from common.data.poses import NAMED
 from common.data.procedural.write_deepfashion import write_people
 from common.data.readers.deepfashion import DeepFashion
 from common.data.readers.fashion_csv import HEADER, write_joints
 from common.data.readers.fashion_names import flat
+from common.data.records import FRAME
 from common.pictures import Figure, Request, Sheet
 from ggb import figure_inputs, figures
 from ggb.serving import PoseGAN

@@ -15,9 +15,9 @@ from pytorch_lightning import Trainer, seed_everything
 from common.classifier import Classifier
 from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary
-from simgan.colour_grid import ColourGrid
+from simgan.embedding import ColourGrid, TextEncoder, load_judge, load_text_encoder
 from simgan.retrieval import colour_probe
-from simgan.vse import VSE, TextEncoder, load_judge, load_text_encoder, ranking_cost, ranking_loss, retrieval
+from simgan.vse import VSE, ranking_cost, ranking_loss, retrieval
 from tests.worlds.settings import settings
 from tests.worlds.squares import squares
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from common.data.pose_pairs import Pair, drawn_pairs, held_items
-from common.data.poses import FRAME
 from common.data.procedural import people, person_shapes
 from common.data.procedural.people import CUTS, PARTS, VIEWS, Person, Pose
 from common.data.procedural.writing import (
@@ -31,6 +30,7 @@ from common.data.procedural.writing import (
 )
 from common.data.readers.fashion_csv import write_joints
 from common.data.readers.fashion_names import flat, item
+from common.data.records import FRAME
 from common.errors import UserError
 
 SECOND = 0.3  # share of the garments that come in a second colour

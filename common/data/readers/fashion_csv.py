@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from common.data.pose_pairs import Pair
-from common.data.poses import FRAME, JOINTS
+from common.data.poses import JOINTS
 from common.data.readers.fashion_names import group, parse
+from common.data.records import FRAME
 from common.errors import UserError, choose
 from common.files import read_text
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data.geometry import FRAMINGS, UNREADABLE, open_image
-from common.data.poses import FRAME
+from common.data.geometry import FRAMINGS
 from common.data.readers import fashion_names as names
 from common.data.readers.presence import Dataset, files_below, nested
+from common.data.records import FRAME
 from common.errors import UserError
+from common.files import UNREADABLE, open_image
 
 INSHOP = Dataset(
     "DeepFashion In-shop Clothes Retrieval",

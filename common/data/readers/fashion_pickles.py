@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from common.data.pose_pairs import Pair
-from common.data.poses import FRAME, JOINTS, NAMED
+from common.data.poses import JOINTS, NAMED
 from common.data.readers.fashion_csv import pair_of
 from common.data.readers.fashion_names import parse
 from common.data.readers.old_formats import read_pickle
+from common.data.records import FRAME
 from common.errors import UserError
 
 PEAKS, PEOPLE = "PoseFiltered/all_peaks_dic_DeepFashion.p", "PoseFiltered/subsets_dic_DeepFashion.p"

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from common.data.geometry import UNREADABLE, open_image, to_grey, to_rgb
+from common.data.geometry import to_grey, to_rgb
 from common.data.readers.presence import Dataset, present
 from common.data.records import MaskReader, Records
 from common.errors import UserError
+from common.files import UNREADABLE, open_image
 
 log = logging.getLogger(__name__)
 
