@@ -142,7 +142,7 @@ class SentenceEncoder(nn.Module):
     541,800 parameters at 300/300 besides the embedding. Gate order r, z, n as in PyTorch.
     """
 
-    def __init__(self, *, words: int | None, word_dim: int = 300, dim: int = 300) -> None:
+    def __init__(self, *, words: int | None, word_dim: int, dim: int) -> None:
         """words: rows of the embedding, or None when `forward` is given vectors (FastText)."""
         super().__init__()
         self.dim = dim

@@ -228,7 +228,7 @@ def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Se
         for key in mine
         if (key == name or key.startswith(f"{name}.")) and mine[key] != theirs.get(key, mine[key])
     ]
-    kept = "average.decay" if "average.decay" in mine else "ema_decay"
+    kept = "average.decay"
     if (mine[kept] is None) != (theirs.get(kept, mine[kept]) is None):
         other.append(kept)
     if other:

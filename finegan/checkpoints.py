@@ -53,6 +53,7 @@ KINDS = {  # of files: a weight that no other has
 }
 COCO = 27_297  # words of AttnGAN's other published vocabulary; CUB's has 5,450
 NAMES = "names.json"
+PUBLISHED: dict[str, Any] = {"trunk": "inception_v3", "image_size": 299}  # of every image encoder of AttnGAN
 FORMAT = 2  # of what model=damsm exports
 
 
@@ -210,8 +211,10 @@ def encoders_of(content: Mapping[str, Any], path: str | Path, *, legacy: bool = 
     """Frozen encoders of a file's content, which PARTS and `hash` describe. UserError for weights of other sizes."""
     config, names = content["config"], tuple(content["names"])
     with settings_of(path), torch.device("meta"):
-        text = RNNEncoder(tokens=len(names) + 1, word_dim=config["word_dim"], code_dim=config["code_dim"])
-        image = ImageEncoder(**{key: config[key] for key in ("code_dim", "image_size", "trunk")}, legacy=legacy)
+        sizes = {key: config[key] for key in ("word_dim", "code_dim")}
+        text = RNNEncoder(tokens=len(names) + 1, **sizes, dropout=0.0)  # they only serve
+        sizes = {key: config[key] for key in ("code_dim", "image_size", "trunk")}
+        image = ImageEncoder(**sizes, bn_train=False, legacy=legacy)
     return Encoders(
         text=Frozen(fill(text, content["text"], path)),
         image=Frozen(fill(image, content["image"], path)),
@@ -254,9 +257,10 @@ def read_published(folder: str | Path) -> dict[str, Any]:
     sizes = text_sizes(states["text"], text_file)
     check_vocabulary(sizes["tokens"], len(told["names"]) + 1, text_file, vocabulary)
     with torch.device("meta"):
-        check_fit(RNNEncoder(**sizes), states["text"], (), text_file)
-        check_fit(ImageEncoder(code_dim=sizes["code_dim"]), states["image"], ("num_batches_tracked",), image_file)
-    config = {key: sizes[key] for key in ("word_dim", "code_dim")} | {"trunk": "inception_v3", "image_size": 299}
+        check_fit(RNNEncoder(**sizes, dropout=0.0), states["text"], (), text_file)
+        image = ImageEncoder(**PUBLISHED, code_dim=sizes["code_dim"], bn_train=False)
+        check_fit(image, states["image"], ("num_batches_tracked",), image_file)
+    config = {key: sizes[key] for key in ("word_dim", "code_dim")} | PUBLISHED
     digest = hashlib.sha256("\n".join([file_hash(text_file), file_hash(image_file), *told["names"]]).encode())
     return told | {"names": tuple(told["names"]), "config": config, "hash": digest.hexdigest()[:8]} | states
 

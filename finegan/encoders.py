@@ -25,7 +25,7 @@ class RNNEncoder(nn.Module):
     534,220 parameters for CUB's 312 attributes and padding. Row 0 is of padding, which packing never reaches.
     """
 
-    def __init__(self, *, tokens: int, word_dim: int = 300, code_dim: int = 256, dropout: float = 0.5) -> None:
+    def __init__(self, *, tokens: int, word_dim: int, code_dim: int, dropout: float) -> None:
         super().__init__()
         self.encoder = nn.Embedding(tokens, word_dim)
         nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
@@ -53,11 +53,11 @@ class ImageEncoder(nn.Module):
     def __init__(
         self,
         *,
-        trunk: str = "inception_v3",
-        code_dim: int = 256,
-        image_size: int = 299,
+        trunk: str,
+        code_dim: int,
+        image_size: int,
+        bn_train: bool,
         legacy: bool = False,
-        bn_train: bool = True,
     ) -> None:
         """image_size: Inception's, to which images are resized. legacy: as PyTorch up to 0.3 resized, align_corners.
 

@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from common.blocks import upcast
 
-GAMMAS = (4.0, 5.0, 10.0)  # gamma_1 to gamma_3 (AG bird.yml)
 LARGEST = 1 << 26  # values of B,M,L,R held at once; what is more goes in parts, computed again on the way back
 FEW = 4  # conditions at once on the CPU
 EPS = 1e-8  # least product of norms under a cosine (AG cosine_similarity)
@@ -63,9 +62,7 @@ def match(regions: Tensor, words: Tensor, pad: Tensor, gammas: tuple[float, floa
     return gammas[2] * scores
 
 
-def word_scores(
-    regions: Tensor, words: Tensor, pad: Tensor, *, gammas: tuple[float, ...] = GAMMAS, length_norm: bool = False
-) -> Tensor:
+def word_scores(regions: Tensor, words: Tensor, pad: Tensor, *, gammas: tuple[float, ...], length_norm: bool) -> Tensor:
     """gamma_3 R_ij, R = log sum_l exp(gamma_2 cos(w_l, ctx_l)), of image i and condition j: B,M (AG words_loss).
 
     regions: B,D,h,w, words: M,D,L, pad: M,L bool (True = padding).
@@ -111,14 +108,14 @@ def word_loss(
     pad: Tensor,
     labels: Tensor,
     *,
-    gammas: tuple[float, ...] = GAMMAS,
-    length_norm: bool = False,
+    gammas: tuple[float, ...],
+    length_norm: bool,
 ) -> tuple[Tensor, Tensor]:
     """W0 (image to condition) and W1 of regions B,D,h,w and words B,D,L, pad B,L, labels B."""
     return contrast(word_scores(regions, words, pad, gammas=gammas, length_norm=length_norm), labels)
 
 
-def sentence_loss(code: Tensor, sent: Tensor, labels: Tensor, *, gamma: float = GAMMAS[2]) -> tuple[Tensor, Tensor]:
+def sentence_loss(code: Tensor, sent: Tensor, labels: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
     """S0 and S1: the same with gamma_3 cos of the global codes of image and condition, B,D each (AG sent_loss)."""
     with torch.autocast(code.device.type, enabled=False):
         code, sent = upcast(code), upcast(sent)
@@ -134,8 +131,8 @@ def damsm_loss(
     pad: Tensor,
     labels: Tensor,
     *,
-    gammas: tuple[float, ...] = GAMMAS,
-    length_norm: bool = False,
+    gammas: tuple[float, ...],
+    length_norm: bool,
 ) -> dict[str, Tensor]:
     """w0, w1, s0, s1 of regions B,D,h,w, code B,D, words B,D,L, sent B,D, pad B,L, labels B; Eq. 7 takes their sum."""
     w0, w1 = word_loss(regions, words, pad, labels, gammas=gammas, length_norm=length_norm)

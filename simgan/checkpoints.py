@@ -18,6 +18,8 @@ from common.weights import check_fit, load_strict, read_state, without_parallel
 from simgan.embedding import JointEmbedding, TextEncoder
 from simgan.sisgan import SISGANGenerator
 
+WIDTH = 300  # of its word and sentence vectors
+
 
 def load_sisgan(path: str | Path) -> SISGANGenerator:
     """SISGAN's released generator `{birds,flowers}.pth`, either encoder, in eval mode.
@@ -38,8 +40,8 @@ class SISGANEmbedding(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.txt_encoder = nn.GRU(300, 300)
-        self.W = nn.Linear(4096, 300, bias=False)  # W_I
+        self.txt_encoder = nn.GRU(WIDTH, WIDTH)
+        self.W = nn.Linear(4096, WIDTH, bias=False)  # W_I
         self.img_encoder = build("vgg16", 1000)
 
 
@@ -70,7 +72,7 @@ def read_vse_judge(path: str | Path, words: str | Path, wanted: Collection[str] 
     """Both sides of the same file: VGG-16's fc7 and W_I, and `read_vse`."""
     states = read_embedding(path)
     text = text_side(states["txt_encoder"], path, words, wanted)
-    project = nn.Linear(4096, 300, bias=False)
+    project = nn.Linear(4096, WIDTH, bias=False)
     project.load_state_dict(states["W"])
     images = ImageClassifier(recognise(states["img_encoder"], path), text.hash, path)
     return JointEmbedding(text=text, images=images, project=project, hash=text.hash)
@@ -82,15 +84,15 @@ def text_side(gru: dict[str, Tensor], path: str | Path, words: str | Path, wante
     vocabulary: Vocabulary | FastText
     if Path(words).suffix == ".bin":
         vocabulary = FastText(words)
-        width, net = vocabulary.vectors(["bird"]).shape[1], SentenceEncoder(words=None)
+        width, net = vocabulary.vectors(["bird"]).shape[1], SentenceEncoder(words=None, word_dim=WIDTH, dim=WIDTH)
         digest.update(vocabulary.hash.encode())
     else:
         known, table = read_vectors(words, wanted)
         vocabulary = Vocabulary(known)
-        width, net = table.shape[1], SentenceEncoder(words=len(vocabulary), word_dim=table.shape[1])
+        width, net = table.shape[1], SentenceEncoder(words=len(vocabulary), word_dim=table.shape[1], dim=WIDTH)
         net.freeze_words(table)
         digest.update(vocabulary.hash.encode() + table.numpy().tobytes())
-    if width != 300:
-        raise UserError(f"the vectors in {words} are {width} wide and {path} reads 300: give fastText's wiki.en.")
+    if width != WIDTH:
+        raise UserError(f"the vectors in {words} are {width} wide and {path} reads {WIDTH}: give fastText's wiki.en.")
     net.gru.load_state_dict(gru)
     return TextEncoder(vocabulary=vocabulary, net=net, hash=digest.hexdigest()[:8])

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 WORDS = ("learned", "vec", "fasttext_bin")
 
 
-def ranking_loss(v: Tensor, u: Tensor, margin: float = 0.2, hardest: bool = False) -> Tensor:
+def ranking_loss(v: Tensor, u: Tensor, margin: float, hardest: bool) -> Tensor:
     """Pairwise ranking loss of images v and their own sentences u, B,D each, over all wrong pairs of the batch.
 
     (1/B) sum_i sum_{j != i} max(0, margin - S_ii + S_ij) + max(0, margin - S_ii + S_ji), S_ij = cos(v_i, u_j); the mean
@@ -36,7 +36,7 @@ def ranking_loss(v: Tensor, u: Tensor, margin: float = 0.2, hardest: bool = Fals
     return ranking_cost(F.normalize(upcast(v), dim=1) @ F.normalize(upcast(u), dim=1).T, margin, hardest)
 
 
-def ranking_cost(s: Tensor, margin: float = 0.2, hardest: bool = False) -> Tensor:
+def ranking_cost(s: Tensor, margin: float, hardest: bool) -> Tensor:
     """`ranking_loss` of the similarities S, B,B."""
     own = s.diagonal()
     wrong = 1 - torch.eye(len(s), device=s.device)

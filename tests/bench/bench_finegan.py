@@ -107,8 +107,10 @@ def build(case: Case, kind: str, **options: Any) -> FineGAN:
 def untrained(case: Case, model: FineGAN, names: tuple[str, ...]) -> Encoders:
     """DAMSM's encoders for these tokens."""
     trunk = "inception_v3" if case.side >= 256 else "conv"
-    text = RNNEncoder(tokens=len(names) + 1, code_dim=model.code_dim)
-    image = ImageEncoder(trunk=trunk, code_dim=model.code_dim, legacy=model.hparams["generator"]["legacy"])
+    text = RNNEncoder(tokens=len(names) + 1, word_dim=300, code_dim=model.code_dim, dropout=0.5)
+    image = ImageEncoder(
+        trunk=trunk, code_dim=model.code_dim, image_size=299, bn_train=True, legacy=model.hparams["generator"]["legacy"]
+    )
     return Encoders(Frozen(text), Frozen(image), names, model.inputs, "untrained", {"code_dim": model.code_dim})
 
 
@@ -196,7 +198,7 @@ def word_row(device: torch.device, quick: bool) -> Row:
     pad = torch.arange(length, device=device) >= lengths[:, None]
 
     def at_once() -> tuple[Tensor, Tensor]:
-        return word_loss(regions, words, pad, labels)
+        return word_loss(regions, words, pad, labels, gammas=(4.0, 5.0, 10.0), length_norm=False)
 
     def one_by_one() -> tuple[Tensor, Tensor]:
         return word_losses(regions, words, lengths, labels, (4.0, 5.0, 10.0))

@@ -50,9 +50,9 @@ def test_unknown_words_are_reported_once_and_nothing_known_is_refused() -> None:
 
 
 def test_gru_has_the_published_size() -> None:
-    net = SentenceEncoder(words=None)
+    net = SentenceEncoder(words=None, word_dim=300, dim=300)
     assert sum(p.numel() for p in net.gru.parameters()) == 541_800
-    embedding = SentenceEncoder(words=50).embedding
+    embedding = SentenceEncoder(words=50, word_dim=300, dim=300).embedding
     assert embedding is not None
     assert embedding.weight.shape == (50, 300)
     assert embedding.weight[0].abs().max() == 0

@@ -129,6 +129,6 @@ def test_damsm_for_one_condition_at_a_time() -> None:
     words, lengths, labels = torch.randn(4, 16, 7), torch.tensor([7, 1, 4, 2]), torch.tensor([0, 1, 1, 2])
     pad = torch.arange(7) >= lengths[:, None]
     gammas = (4.0, 5.0, 10.0)
-    at_once = word_loss(regions, words, pad, labels)
+    at_once = word_loss(regions, words, pad, labels, gammas=gammas, length_norm=False)
     agree(at_once, word_losses(regions, words, lengths, labels, gammas))
-    agree(sentence_loss(code, sent, labels), sentence_losses(code, sent, labels, 10.0))
+    agree(sentence_loss(code, sent, labels, gamma=10.0), sentence_losses(code, sent, labels, 10.0))

@@ -315,7 +315,7 @@ def test_the_draws_follow_torchs_generator() -> None:
 
 def encoder(sequences: Sequences, width: int = 8) -> Frozen:
     torch.manual_seed(0)
-    return Frozen(RNNEncoder(tokens=sequences.tokens, word_dim=6, code_dim=width))
+    return Frozen(RNNEncoder(tokens=sequences.tokens, word_dim=6, code_dim=width, dropout=0.5))
 
 
 def conditions(sequences: Sequences, **options: Any) -> Conditions:

@@ -67,7 +67,7 @@ def fit(root: Path, epochs: int = 1, *, options: dict[str, Any] | None = None, *
 def test_published_sizes_and_names() -> None:
     """Check 2: counts of parameters and tensors; regions of 17 x 17."""
     with torch.device("meta"):
-        net = ImageEncoder()
+        net = ImageEncoder(trunk="inception_v3", code_dim=256, image_size=299, bn_train=True)
         regions, code = net(torch.empty(2, 3, 256, 256))
     assert (regions.shape, code.shape) == ((2, 256, 17, 17), (2, 256))
     assert sum(p.numel() for p in net.parameters()) == 22_506_720
@@ -84,11 +84,13 @@ def test_published_sizes_and_names() -> None:
 
 
 def test_the_small_trunk_learns_and_keeps_the_size() -> None:
-    net = ImageEncoder(trunk="conv", code_dim=24)
+    net = ImageEncoder(trunk="conv", code_dim=24, image_size=299, bn_train=True)
     regions, code = net(torch.zeros(2, 3, 64, 64))
     assert (regions.shape, code.shape) == ((2, 24, 8, 8), (2, 24))
     assert all(p.requires_grad for p in net.parameters())
-    assert "There are inception_v3, conv" in refusal(lambda: ImageEncoder(trunk="vgg"))
+    assert "There are inception_v3, conv" in refusal(
+        lambda: ImageEncoder(trunk="vgg", code_dim=8, image_size=64, bn_train=True)
+    )
 
 
 def body(net: nn.Module) -> nn.Sequential:
@@ -138,7 +140,7 @@ def test_inception_sees_minus_one_to_one_whatever_its_weights_saw(
     images = torch.rand(2, 3, 75, 75) * 2 - 1
     net = copy.deepcopy(inception).double()
     state = {k: v for k, v in net.state_dict().items() if not k.startswith("AuxLogits")}
-    encoder = ImageEncoder(code_dim=2048, image_size=75)
+    encoder = ImageEncoder(trunk="inception_v3", code_dim=2048, image_size=75, bn_train=True)
     load_trunk(encoder, weights)
     with torch.no_grad():
         expected = body(net)(images).flatten(1)
@@ -157,7 +159,7 @@ def test_inception_sees_minus_one_to_one_whatever_its_weights_saw(
 @pytest.mark.usefixtures("float64")
 def test_images_are_resized_for_inception(weights: Path) -> None:
     images = torch.rand(1, 3, 50, 60) * 2 - 1
-    net = ImageEncoder(code_dim=2048, image_size=75)
+    net = ImageEncoder(trunk="inception_v3", code_dim=2048, image_size=75, bn_train=True)
     load_trunk(net, weights)
     found = []
     for net.legacy in (False, True):

@@ -27,7 +27,10 @@ SIZES: dict[str, Any] = {"image_size": 32, "ngf": 2, "ndf": 1, "code_dim": 8, "z
 def write_damsm(path: Path, inputs: str = "raw") -> Path:
     """The file that model=damsm makes, with the image encoder of toy sizes."""
     torch.manual_seed(1)
-    text, image = RNNEncoder(tokens=4, word_dim=6, code_dim=8), ImageEncoder(trunk="conv", code_dim=8)
+    text, image = (
+        RNNEncoder(tokens=4, word_dim=6, code_dim=8, dropout=0.5),
+        ImageEncoder(trunk="conv", code_dim=8, image_size=299, bn_train=True),
+    )
     config = {"word_dim": 6, "code_dim": 8, "trunk": "conv", "image_size": 299}
     content = {"format": 2, "kind": "damsm", "data": "cub", "inputs": inputs, "names": NAMES, "denoised_hash": None}
     torch.save(content | {"config": config, "text": text.state_dict(), "image": image.state_dict()}, path)

@@ -64,9 +64,9 @@ def make_model(data: ImageData, inputs: str = "raw", **more: Any) -> FineGAN:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
     names = caption_sequences(data.records).names if inputs == "text" else data.records.attribute_names
-    text = RNNEncoder(tokens=len(names) + 1, word_dim=10, code_dim=D)
+    text = RNNEncoder(tokens=len(names) + 1, word_dim=10, code_dim=D, dropout=0.5)
     nn.init.normal_(text.encoder.weight)  # tokens far apart, as after training
-    image = ImageEncoder(trunk="conv", code_dim=D)
+    image = ImageEncoder(trunk="conv", code_dim=D, image_size=299, bn_train=True)
     config = {"code_dim": D, "word_dim": 10, "trunk": "conv", "image_size": S}
     model.take_encoders(Encoders(Frozen(text), Frozen(image), names, inputs, "0" * 8, config))
     model.ema_generator.update_parameters(model.generator)

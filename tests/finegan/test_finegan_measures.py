@@ -162,7 +162,10 @@ FILES = {"is_network": "is.pt", "denoised": "denoised.npz", "features": "feature
 def make_model(root: Path, data: ImageData, inputs: str, masks: bool) -> FineGAN:
     torch.manual_seed(0)
     names = data.records.attribute_names if inputs == "raw" else caption_sequences(data.records).names
-    text, image = RNNEncoder(tokens=len(names) + 1, word_dim=12, code_dim=D), ImageEncoder(trunk="conv", code_dim=D)
+    text, image = (
+        RNNEncoder(tokens=len(names) + 1, word_dim=12, code_dim=D, dropout=0.5),
+        ImageEncoder(trunk="conv", code_dim=D, image_size=299, bn_train=True),
+    )
     export = {
         "format": 2,
         "kind": "damsm",

@@ -95,7 +95,7 @@ def test_all_six_discriminators_together() -> None:
 
 @pytest.mark.parametrize(("tokens", "parameters"), [(313, 534_220), (5450, 2_075_320)])
 def test_text_encoder_count(tokens: int, parameters: int) -> None:
-    net = on_meta(RNNEncoder, tokens=tokens)
+    net = on_meta(RNNEncoder, tokens=tokens, word_dim=300, code_dim=256, dropout=0.5)
     assert count(net) == parameters
     assert tensors(net) == (9, 9)
     assert set(net.state_dict()) >= {"encoder.weight", "rnn.weight_ih_l0", "rnn.bias_hh_l0_reverse"}
@@ -214,7 +214,7 @@ def test_initial_weights() -> None:
 @pytest.fixture
 def encoder() -> RNNEncoder:
     torch.manual_seed(0)
-    return RNNEncoder(tokens=20, word_dim=6, code_dim=8).eval()
+    return RNNEncoder(tokens=20, word_dim=6, code_dim=8, dropout=0.5).eval()
 
 
 def test_padding_changes_no_code_and_is_zero(encoder: RNNEncoder) -> None:

@@ -39,17 +39,17 @@ def test_ranking_cost_when_all_are_alike(size: int, hardest: bool, cost: float) 
 
 
 def test_ranking_cost_by_hand() -> None:
-    assert ranking_cost(torch.eye(5)).item() == 0
-    assert ranking_loss(torch.eye(5) * 7, torch.eye(5) * 0.1).item() == 0  # cosine: lengths are of no account
-    assert ranking_cost(torch.tensor([[0.9, 0.8], [0.5, 0.6]])).item() == pytest.approx(0.30)
+    assert ranking_cost(torch.eye(5), 0.2, False).item() == 0
+    assert ranking_loss(torch.eye(5) * 7, torch.eye(5) * 0.1, 0.2, False).item() == 0  # cosine: lengths do not count
+    assert ranking_cost(torch.tensor([[0.9, 0.8], [0.5, 0.6]]), 0.2, False).item() == pytest.approx(0.30)
     s = torch.tensor([[0.9, 0.8, 0.75], [0.5, 0.6, 0.1], [0.1, 0.1, 0.9]])
-    assert ranking_cost(s).item() == pytest.approx(0.23333, abs=1e-5)
-    assert ranking_cost(s, hardest=True).item() == pytest.approx(0.21667, abs=1e-5)
+    assert ranking_cost(s, 0.2, False).item() == pytest.approx(0.23333, abs=1e-5)
+    assert ranking_cost(s, 0.2, True).item() == pytest.approx(0.21667, abs=1e-5)
 
 
 def test_ranking_cost_pulls_pairs_together_and_others_apart() -> None:
     s = torch.full((3, 3), 0.5, requires_grad=True)
-    ranking_cost(s).backward()
+    ranking_cost(s, 0.2, False).backward()
     assert s.grad is not None
     assert (s.grad.diagonal() < 0).all()
     assert (s.grad[~torch.eye(3, dtype=torch.bool)] > 0).all()

@@ -65,8 +65,8 @@ def make(**options: Any) -> FineGAN:
     sizes = {"image_size": SIDE, "ngf": 4, "ndf": 4, "code_dim": D, "z_dim": 8, "c_dim": 8}
     told = {"loss": LOSS, "inputs": "raw", "subset_prob": 0.0, "grad_norm_every": 0, "lr": 1e-3, "fused": False}
     model = Fed(**settings("finegan", **sizes | told | options))
-    text = RNNEncoder(tokens=len(NAMES) + 1, word_dim=8, code_dim=D)
-    image = ImageEncoder(trunk="conv", code_dim=D, image_size=SIDE)
+    text = RNNEncoder(tokens=len(NAMES) + 1, word_dim=8, code_dim=D, dropout=0.5)
+    image = ImageEncoder(trunk="conv", code_dim=D, image_size=SIDE, bn_train=True)
     model.take_encoders(
         Encoders(Frozen(text), Frozen(image), NAMES, model.inputs, "00000000", {"code_dim": D, "word_dim": 8})
     )
