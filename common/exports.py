@@ -9,12 +9,16 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
+from common.errors import UserError
 from common.gan import GANModule
 from common.weights import (
+    as_words,
     check_export,
     check_fit,
     check_parts,
     check_settings,
+    differing,
+    flat,
     is_state,
     on_cpu,
     read_weights,
@@ -91,6 +95,22 @@ class Exported(GANModule):
         check_export(content, cls.KIND, cls.FORMAT, path, RUN)
         check_parts(content, {"data": str, "config": dict, "G": is_state, **cls.COMPANIONS}, path)
         return content
+
+    @classmethod
+    def words_of(cls, path: str | Path, settings: Mapping[str, Any]) -> dict[str, str]:
+        """What a command has to say so that `settings` become those of a file: key -> value as it is written.
+
+        {} for a file that has none, or that `restore` refuses for other reasons.
+        """
+        try:
+            content = read_weights(path)
+        except UserError:
+            return {}
+        theirs = content.get("config" if content.get("kind") == cls.KIND else "hyper_parameters")
+        if not isinstance(theirs, Mapping):
+            return {}
+        other = differing(cls.comparable(settings), cls.comparable(theirs), (*cls.SERVED, *cls.TRAINED))
+        return as_words({name: flat(theirs)[name] for name in other})
 
     def restore(self, path: str | Path) -> None:
         """Weights of a checkpoint, of an exported file, or of public code that `take_foreign` knows.

@@ -161,8 +161,9 @@ def settings_of(path: str | Path) -> Iterator[None]:
     """Where a network is built from settings that a file holds: those that build none are a UserError."""
     try:
         yield
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"{path} holds settings that build no network ({error}): take the original file.") from error
+    except (UserError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+        fault = str(error).rstrip(".")
+        raise UserError(f"{path} holds settings that build no network ({fault}): take the original file.") from error
 
 
 def load_strict(
@@ -215,7 +216,14 @@ def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Sequence[str], path: str | Path) -> None:
-    """Refuses weights made with other settings and says which words of the command would fit them.
+    """Refuses weights made with other settings (`differing`) and says which words of the command would fit them."""
+    if other := differing(mine, theirs, names):
+        words = " ".join(f"{key}={value}" for key, value in as_words(other).items())
+        raise UserError(f"{path} was made with other settings than these: add {words} to the command.")
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Their values of the settings in which they differ from mine, nested ones with dots.
 
     names: of settings of the model, of whole groups of them (`generator`), of `image_size`, which the data say, or of
     weights of the loss (`loss.d.part`). Whether an average is kept is compared too. A setting that `theirs` lacks is as
@@ -231,11 +239,18 @@ def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Se
     kept = "average.decay"
     if (mine[kept] is None) != (theirs.get(kept, mine[kept]) is None):
         other.append(kept)
-    if other:
-        values = {name: json.dumps(theirs[name], separators=(",", ":"), default=str) for name in other}
-        rooms = {"image_size": "data.image_size"}
-        words = [f"{rooms.get(k, k if k.startswith('loss.') else f'model.{k}')}={v}" for k, v in values.items()]
-        raise UserError(f"{path} was made with other settings than these: add {' '.join(words)} to the command.")
+    return {key: theirs[key] for key in other}
+
+
+def as_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of a model as a command has them: key in full -> value as it is written."""
+    rooms = {"image_size": "data.image_size"}
+    return {
+        rooms.get(name, name if name.startswith("loss.") else f"model.{name}"): json.dumps(
+            value, separators=(",", ":"), default=str
+        )
+        for name, value in settings.items()
+    }
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 
-from common.config import build
+from common.command import composed, plain
+from common.config import build, locate
 from common.data.module import ImageData
 from common.errors import UserError
 from common.files import short_hash, write_whole
 from common.metrics.evaluate import evaluate, needs_classifier
 from common.tasks.fit import artifact, fill_prerequisites
 from common.tasks.job import Config, load_data
-from common.tasks.runs import RunFolder, append_result, result_line
+from common.tasks.runs import RunFolder, append_result, identity, result_line
+from common.weights import settings_of
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
         raise UserError(
             f"there is no {named} at {path}: train it with the same command and task=fit, or give checkpoint=FILE"
         )
+    if cfg["checkpoint"]:
+        take_settings(cfg, path)
+        folder = RunFolder.of(cfg)
     # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
     whole = path.suffix in (".pt", ".pth", ".safetensors", ".npz") or path.is_dir()
     if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
@@ -37,8 +42,22 @@ def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
     model = build(cfg["model"])
     model.restore(path)
     device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
-    folder.path.mkdir(parents=True, exist_ok=True)
     return model.to(device).eval(), data, folder
+
+
+def take_settings(cfg: Config, path: Path) -> None:
+    """A file of weights brings the settings of its model, but for those that the command names."""
+    said = [word.partition("=")[0].lstrip("+") for word in cfg["words"]]
+    spec = {key: value for key, value in cfg["model"].items() if key != "_target_"}
+    found = locate(cfg["model"]["_target_"]).words_of(path, spec)
+    brought = [f"{key}={value}" for key, value in found.items() if key not in said]
+    if brought:
+        log.info("%s brings its settings: %s", path, " ".join(brought))
+        words = [*cfg["words"], *brought]
+        cfg |= plain(composed(*words), words)
+        cfg["hash"] = short_hash(identity(cfg))
+        with settings_of(path), torch.device("meta"):
+            build(cfg["model"])
 
 
 def newest(folder: RunFolder) -> Path:
