@@ -1,10 +1,14 @@
-"""What a user can get wrong, said in one sentence."""
+"""What a user can get wrong, said in one sentence, and what is told once."""
 
 import difflib
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -14,6 +18,12 @@ class UserError(Exception):
 
     `run.py` prints the message without a traceback and exits with 2. Anything else is a bug and keeps its traceback.
     """
+
+
+@cache
+def tell(line: str) -> None:
+    """Logs a line, once in a process: data are read again for every needed network and every job of a sweep."""
+    log.info("%s", line)
 
 
 def choose(key: str, value: object, known: Iterable[T]) -> T:

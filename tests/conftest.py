@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from common.errors import tell
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -12,6 +14,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "float64" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.numerical)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_told() -> None:
+    """What is logged once in a process is logged in each test that looks for it."""
+    tell.cache_clear()
 
 
 @pytest.fixture

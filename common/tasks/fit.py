@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule, seed_everything
 from common.command import composed_need
 from common.config import build, locate, needed
 from common.data.module import ImageData
-from common.errors import UserError
+from common.errors import UserError, tell
 from common.files import locked, short_hash, whole
 from common.loggers import MetricsCSV, finish_loggers, loggers_for
 from common.tasks.job import Config, Job, load_data
@@ -102,7 +102,7 @@ def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
     checkpoint = folder.resume_from(cfg["resume"])  # refused, like what follows, before anything is written
     data = load_data(cfg)
     for note in data.records.notes:  # reading the records says at once what is absent
-        log.info("%s", note)
+        tell(note)
     found = data.records.fingerprint(data.reads)
     if checkpoint == folder.last and cfg["resume"] == "auto":
         folder.check_data(found)
@@ -128,6 +128,7 @@ def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
         finish_loggers(code)
         logging.getLogger().removeHandler(handler)
         if lock is not None:
+            Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
     if not trainer.is_global_zero:
         raise SystemExit(0)  # the other ranks are done when training is

@@ -116,8 +116,9 @@ def test_what_systems_leave_is_passed_over_and_said_once(
     caplog.clear()
     with caplog.at_level("INFO"):
         after = read(root)
+        read(root)  # as for each network that is needed
     assert (after.keys, after.classes, after.notes) == (before.keys, before.classes, before.notes)
-    assert caplog.text.count("passed over") <= 1
+    assert len(set(caplog.messages)) == len(caplog.messages)
     if before.name == "folder":
         assert "passed over" in caplog.text
 

@@ -356,11 +356,14 @@ def test_refusals(name: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_run_is_trained_once_at_a_time(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = state(world)
-    with FileLock(only_run(world) / ".lock"):
+    lock = only_run(world) / ".lock"
+    assert not lock.exists()  # gone with the run that held it
+    with FileLock(lock):
+        before = state(world)
         assert call(monkeypatch, words(world, "trainer.max_epochs=2")) == 2
+        assert state(world) == before
+    lock.unlink()
     assert "is being trained by another process" in capsys.readouterr().err
-    assert state(world) == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -456,12 +459,20 @@ def test_a_half_built_store_is_built_again(world: Path, monkeypatch: pytest.Monk
 
 
 def test_a_sweep_skips_what_is_done_and_survives_a_bad_job(
-    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     more = ["-m", "evaluate=false", f"paths.runs={tmp_path}", "trainer.limit_train_batches=1"]
     assert call(monkeypatch, words(world, *more, "data.batch_size=99,4", "seed=0,1")) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    out, err = capsys.readouterr()
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(said) == 2
+    assert "#0" not in out + err + caplog.text  # Hydra's names of jobs
+    assert caplog.text.count("32 of 11,788 images found") == 1  # told once, of the same data
     assert all("data.batch_size=99" in line and "There are 16 images" in line for line in said)
     states = [json.loads(path.read_text())["state"] for path in tmp_path.rglob("status.json")]
     assert sorted(states) == ["done", "done", "failed", "failed"]

@@ -1,6 +1,5 @@
 """Reader of DeepFashion's In-shop Clothes Retrieval Benchmark, in its own layout and in that of pose transfer."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,8 @@ from common.data.readers.fashion_csv import FRAMES, read_joints, read_pairs
 from common.data.readers.fashion_photos import HIGHRES_WAYS, INSHOP, PARTS, TREES, Place, check_sizes, locate, photos
 from common.data.readers.presence import DatasetReader, Part, is_procedural
 from common.data.records import Records
-from common.errors import UserError, choose
+from common.errors import UserError, choose, tell
 from common.files import read_text
-
-log = logging.getLogger(__name__)
 
 IMAGES = 52_712
 STEMS = ("fasion", "fasion-resize", "fashion-resize", "fashion")  # Deformable GAN, PATN, ADGAN, GFLA
@@ -130,7 +127,7 @@ class DeepFashion(DatasetReader):
         files, notes = photos(place.tops)
         if place.framing:
             notes += (f"the photos of 750x1101 stand in for those of 256x256, data.highres={place.framing}",)
-            log.info("%s: %s", place.tops[0], notes[-1])
+            tell(notes[-1])
         listed = sorted(status or files)
         found = np.array([key in files for key in listed])
         expected = len(listed) if procedural or place.pg2 else IMAGES  # PG2's are a choice, of unknown number
@@ -165,7 +162,7 @@ class DeepFashion(DatasetReader):
             procedural=procedural,
             expected=expected - len(listed) + len(named),
         )
-        log.info("pairs: %s", ", ".join(f"{len(e):,} {split}" for split, e in records.pose_pairs.items()))
+        tell("pairs: " + ", ".join(f"{len(e):,} {split}" for split, e in records.pose_pairs.items()))
         return replace(records, notes=notes + _leaks(keys, tested) + _empty(records))
 
     def find(self) -> Path:
@@ -205,7 +202,7 @@ class DeepFashion(DatasetReader):
             )
         if not place.pg2:
             self._refuse_absent((key for key in table if key not in row), "has key points", paths[0])
-        log.info("key points: %s, frame %s", " and ".join(path.name for path in paths), frame)
+        tell(f"key points: {' and '.join(path.name for path in paths)}, frame {frame}")
         joints = np.full((len(row), 18, 2), -1, np.int16)
         for key, points in table.items():
             if key in row:
@@ -245,7 +242,7 @@ class DeepFashion(DatasetReader):
         for part, own in zip(PARTS, (row.keys() - tested, tested), strict=True):
             listed, usable = ordered_pairs(own), whole & own
             if path := pickles.pairs_file(folder, part):
-                log.info("pairs: %s", path)
+                tell(f"pairs: {path}")
                 listed = pickles.read_pairs(path)
                 absent = (key for pair in listed for key in pair if key not in own)
                 self._refuse_absent(absent, f"is in a {part} pair of", path)
@@ -278,10 +275,8 @@ class DeepFashion(DatasetReader):
         if not self.val_groups:
             return train, []
         kept, held = without_groups(train, self.val_groups)
-        log.info(
-            "data.val_groups=%d: %s pairs of them are taken out, %s are left to train on, %d to watch the run with",
-            *(self.val_groups, f"{len(held):,}", f"{len(kept):,}", min(len(held), HELD_BACK)),
-        )
+        left, watched = f"{len(kept):,} are left to train on", f"{min(len(held), HELD_BACK)} to watch the run with"
+        tell(f"data.val_groups={self.val_groups}: {len(held):,} pairs of them are taken out, {left}, {watched}")
         return kept, held
 
     def _tested(self, folder: Path, keys: Sequence[str], status: dict[str, str]) -> set[str]:

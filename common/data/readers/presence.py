@@ -1,6 +1,5 @@
 """What a data set is, how much of it is there, and what is said of what is not: one sentence with the ways on."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,8 @@ from typing import ClassVar, NoReturn
 import numpy as np
 
 from common.data.records import Records
-from common.errors import UserError, choose
+from common.errors import UserError, choose, tell
 from common.files import composed
-
-log = logging.getLogger(__name__)
 
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")  # of macOS, Windows, a NAS
 
@@ -199,7 +196,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     litter: list[str] = []
     yield from _files_below(folder, (), litter)
     if litter:
-        log.info("%s: %d files and folders are passed over, such as %s", folder, len(litter), litter[0])
+        tell(f"{folder}: {len(litter)} files and folders are passed over, such as {litter[0]}")
 
 
 def _files_below(folder: Path, above: tuple[tuple[int, int], ...], litter: list[str]) -> Iterator[Path]:
