@@ -35,7 +35,7 @@ from common.command import (
     of_groups,
     plain,
 )
-from common.errors import UserError
+from common.errors import UserError, sentence_of
 
 refused: list[str] = []  # what jobs said that a user can put right
 
@@ -65,8 +65,8 @@ def job(cfg: DictConfig) -> None:
         from common import tasks
 
         tasks.run(values, sweeping=sweeping)
-    except UserError as error:  # kept for main: Hydra would print a traceback and stop a sweep
-        refused.append(f"{' '.join(words)}: {error}" if sweeping else str(error))
+    except (UserError, OSError) as error:  # kept for main: Hydra would print a traceback and stop a sweep
+        refused.append(f"{' '.join(words)}: " * sweeping + sentence_of(error))
 
 
 def main() -> int:
@@ -87,8 +87,8 @@ def main() -> int:
             [word for word in own if not word.startswith("-")], sweeping=bool({"-m", "--multirun"} & set(words))
         )
         job()
-    except UserError as error:
-        refused.append(str(error))
+    except (UserError, OSError) as error:
+        refused.append(sentence_of(error))
     except (HydraException, OmegaConfBaseException) as error:  # of a sweep's folder or launcher
         refused.append(f"the command cannot be composed: {str(error).splitlines()[0]}")
     except KeyboardInterrupt:

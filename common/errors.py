@@ -1,6 +1,7 @@
 """What a user can get wrong, said in one sentence, and what is told once."""
 
 import difflib
+import errno
 import logging
 import math
 import re
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# what a system says of places that a user may not use, or that are full or something else than they should be
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+DENIED |= {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class UserError(Exception):
@@ -18,6 +22,18 @@ class UserError(Exception):
 
     `run.py` prints the message without a traceback and exits with 2. Anything else is a bug and keeps its traceback.
     """
+
+
+def sentence_of(error: UserError | OSError) -> str:
+    """What is said of an error that a user can put right; any other is raised again, with its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if error.errno not in DENIED or error.filename is None:
+        raise error
+    return (
+        f"{error.filename} cannot be read or written ({error.strerror}): make it one that you may use, or choose "
+        "another place, as with paths.runs=FOLDER, paths.artifacts=FOLDER or paths.data=FOLDER."
+    )
 
 
 @cache

@@ -31,6 +31,7 @@ MARKS = {  # what a text begins with -> its encoding; the longest first
 }
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on broken files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ELSEWHERE = "choose another folder, such as paths.artifacts=FOLDER"
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def write_whole(path: str | Path, text: str, remedy: str = "free space there, or
 
 
 @contextmanager
-def locked(path: str | Path, remedy: str = "choose another folder") -> Iterator[None]:
+def locked(path: str | Path, remedy: str = ELSEWHERE) -> Iterator[None]:
     """One process at a time; others wait. The lock, a file beside `path`, is gone afterwards.
 
     UserError, ending in the remedy, where it cannot be written.
@@ -103,7 +104,7 @@ def cached(path: str | Path, make: Callable[[Path], object]) -> Path:
     if not path.exists():
         with locked(path):
             if not path.exists():  # another process had the lock and made it
-                with whole(path) as part:
+                with whole(path, f"free space there, or {ELSEWHERE}") as part:
                     make(part)
     return path
 

@@ -170,10 +170,7 @@ class RunFolder:
 
     def start(self, config_yaml: str, data_hash: str) -> None:
         for name in ("checkpoints", "samples", "eval"):
-            try:
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{self.path} cannot be made ({error.strerror}): choose paths.runs=FOLDER") from None
+            (self.path / name).mkdir(parents=True, exist_ok=True)
         write_whole(self.path / "config.yaml", config_yaml, REMEDY)
         write_whole(self.path / "env.json", json.dumps(environment(), indent=1), REMEDY)
         self.say("running", data_hash=data_hash)
@@ -252,8 +249,9 @@ def append_result(runs: Path, line: Line) -> None:
     UserError where it cannot be written.
     """
     path, text = runs / "results.jsonl", f"{json.dumps(line)}\n".encode()
+    lost = f"the line of {line['row']} is not in it; {REMEDY}, and start the same command again"
     try:
-        with locked(path), path.open("a+b", buffering=0) as file:
+        with locked(path, lost), path.open("a+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
             text = text if file.read(1) in (b"", b"\n") else b"\n" + text
@@ -264,10 +262,7 @@ def append_result(runs: Path, line: Line) -> None:
                 file.truncate(size)
                 raise
     except OSError as error:
-        raise UserError(
-            f"the line of {line['row']} is not in {path}, which cannot be written ({error.strerror}): {REMEDY}, and "
-            "start the same command again."
-        ) from error
+        raise UserError(f"{path} cannot be written ({error.strerror}): {lost}.") from error
 
 
 def keep_log(folder: RunFolder) -> logging.Handler:

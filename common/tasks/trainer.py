@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from common.blocks import frozen_prefixes
 from common.data.module import ImageData
 from common.errors import UserError, check_ranges, choose
-from common.files import whole
+from common.files import open_file, whole
 from common.tasks.callbacks import FixedGrid, Milestones, RunProgressBar, SeedEachBatch, Status, TrimMetrics
 from common.tasks.runs import RunFolder
 
@@ -168,6 +168,7 @@ def epochs_of(checkpoint: Path, model: pl.LightningModule, most: int) -> int:
     rate that was to end with another epoch.
     """
     way_out = "give another with resume=FILE, or choose name=... for a new run"
+    open_file(checkpoint).close()
     try:
         facts = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         done, theirs = int(facts["epoch"]) + 1, {key: value.shape for key, value in facts["state_dict"].items()}

@@ -1,5 +1,9 @@
-"""What task=sample, evaluate and figure make of the file they are given: it brings its settings, or is refused."""
+"""Files and places that commands are given: a file brings its settings; what cannot be used is a sentence."""
 
+import errno
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +104,85 @@ def test_a_figure_of_discriminators_takes_the_runs_own_checkpoint(
     said = told("figure=critics", "checkpoint=ggb_deepfashion.pt")
     assert "figure=critics" in said
     assert "checkpoint=FILE.ckpt" in said
+
+
+# ---- places that cannot be used; for root no folder is read-only, so a file stands in place of one, or the reverse
+
+
+def instead_of(path: Path) -> None:
+    """A file in place of a folder, a folder in place of a file."""
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.touch()
+    else:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+
+
+FURTHER = ["trainer.max_epochs=2", "evaluate=false"]
+SCORE = ["task=evaluate"]
+OBSTACLES = {
+    "runs": ("runs", ["name=new"]),
+    "artifacts": ("artifacts", ["name=new"]),
+    "results": ("runs/results.jsonl", SCORE),
+    "lock of results": ("runs/results.jsonl.lock", SCORE),
+    "status": ("RUN/status.json", FURTHER),
+    "metrics": ("RUN/metrics.csv", FURTHER),
+    "log": ("RUN/log.txt", FURTHER),
+    "settings": ("RUN/config.yaml", FURTHER),
+    "samples": ("RUN/samples", FURTHER),
+    "last": ("RUN/checkpoints/last.ckpt", FURTHER),
+    "numbers": ("RUN/eval", SCORE),
+    "output": ("out", ["task=sample", "image=PHOTO", "text=a red bird", "output=out/a.png"]),
+    "exported": ("out", ["task=export", "output=out/a.pt"]),
+    "report": ("out", ["task=report", "output=out/deeper"]),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_a_place_that_cannot_be_used_is_a_sentence(
+    name: str,
+    world: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    place, more = OBSTACLES[name]
+    for folder in ("runs", "artifacts"):
+        shutil.copytree(world / folder, tmp_path / folder)
+    (tmp_path / "out").mkdir()
+    if more == ["task=report", "output=out/deeper"]:
+        told = {"row": "a", "data": "cub", "data_source": "real", "images_found": "1 of 1", "seed": 0}
+        (tmp_path / "runs/results.jsonl").write_text(json.dumps(told | {"numbers": {"diff": 1.0}, "protocol": {}}))
+    path = tmp_path / place.replace("RUN", str(only_run(tmp_path).relative_to(tmp_path)))
+    instead_of(path)
+    photo = str(next((world / "data").rglob("*.jpg")))
+    asked = [word.replace("PHOTO", photo).replace("output=", f"output={tmp_path}/") for word in more]
+    moved = [f"paths.{folder}={tmp_path / folder}" for folder in ("runs", "artifacts")]
+    assert call(monkeypatch, words(world, "model.average.decay=0.9", *moved, *asked)) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert str(path).removesuffix(".lock") in said[0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_what_the_system_refuses_is_a_sentence(
+    number: int, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(cfg: dict[str, Any]) -> None:
+        raise OSError(number, os.strerror(number), "/share/data/images.txt")
+
+    monkeypatch.setattr("common.tasks.fit.load_data", refused)
+    assert call(monkeypatch, words(world, "name=new")) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    for part in ("/share/data/images.txt", os.strerror(number), "paths.data=FOLDER"):
+        assert part in said
+
+
+def test_a_bug_keeps_its_traceback(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(cfg: dict[str, Any]) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a file of ours")
+
+    monkeypatch.setattr("common.tasks.fit.load_data", absent)
+    with pytest.raises(FileNotFoundError, match="a file of ours"):
+        call(monkeypatch, words(world, "name=new"))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import run
 from common.gan import GANModule
-from common.tasks import fit as training
 from common.tasks.trainer import fit
 
 OUT = Path(os.environ["RANKS"])
@@ -49,5 +49,6 @@ def watched(trainer: Any, model: GANModule, *rest: Any) -> None:
 
 
 if __name__ == "__main__":
-    training.train = watched  # type: ignore[attr-defined]
+    # by its name: an attribute of the package is the task fit
+    import_module("common.tasks.fit").train = watched  # type: ignore[attr-defined]
     sys.exit(run.main())
