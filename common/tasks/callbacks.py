@@ -1,6 +1,7 @@
 """What every fit does beside its steps: seeds, the status, the bar, the picture of progress, checkpoints that stay."""
 
 import logging
+import signal
 import sys
 import textwrap
 import time
@@ -64,6 +65,26 @@ class TrimMetrics(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 logger.forget_after(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+class StopTogether(Callback):
+    """After SIGTERM to any of several processes all of them stop behind the same batch.
+
+    Lightning's own handler speaks to the others from wherever its process is in a batch, where they wait for something
+    else, and each stops by itself: those left wait for the one that is gone, and end with a traceback.
+    """
+
+    asked = False
+
+    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "asked", True))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, model: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+            trainer._signal_connector.received_sigterm = True  # looked at when this batch is done
 
 
 class Milestones(ModelCheckpoint):

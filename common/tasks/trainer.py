@@ -20,7 +20,15 @@ from common.blocks import frozen_prefixes
 from common.data.module import ImageData
 from common.errors import UserError, check_ranges, choose
 from common.files import open_file, whole
-from common.tasks.callbacks import FixedGrid, Milestones, RunProgressBar, SeedEachBatch, Status, TrimMetrics
+from common.tasks.callbacks import (
+    FixedGrid,
+    Milestones,
+    RunProgressBar,
+    SeedEachBatch,
+    Status,
+    StopTogether,
+    TrimMetrics,
+)
 from common.tasks.runs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -101,6 +109,7 @@ def trainer_for(options: Mapping[str, Any], folder: RunFolder, *, seed: int, gri
         TrimMetrics(),
         SeedEachBatch(seed),
         Status(folder),
+        StopTogether(),
         RunProgressBar(),
         ModelCheckpoint(
             places, filename="last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
@@ -209,7 +218,8 @@ def fit(
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning ends with 1 on Ctrl-C and with 0 on SIGTERM
         if trainer.received_sigterm:
-            raise SystemExit(128 + signal.SIGTERM) from None
+            # the first process would kill itself when another ends with an error before it does
+            raise SystemExit(128 + signal.SIGTERM if trainer.is_global_zero else 0) from None
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise

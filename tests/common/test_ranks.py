@@ -1,10 +1,15 @@
 """Two processes on the CPU (trainer=ddp): the same weights on both, the same images in all as with one."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 
 from tests.worlds.tiny import HOME, make_world, only_run, start, words
 
@@ -48,3 +53,33 @@ def test_what_a_user_gets_wrong_ends_both_processes(tmp_path: Path) -> None:
     assert "data.batch_size=5 is of all processes together and cannot be divided among 2" in said
     assert "Traceback" not in said
     assert not (only_run(tmp_path) / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everyone", [False, True], ids=["first", "group"])
+def test_sigterm_ends_both_processes_quietly_and_keeps_the_checkpoint(tmp_path: Path, everyone: bool) -> None:
+    """As `kill` sends it, to the process that was started; as a cluster sends it, to all of them."""
+    make_world(tmp_path)
+    more = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=500", "evaluate=false"]
+    process = start(words(tmp_path, *more, "trainer.grid_every=1000"), start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while time.monotonic() < until and process.poll() is None:
+            told = list(tmp_path.glob("runs/simgan-cub/*/status.json"))
+            if told and json.loads(told[0].read_text()).get("epochs", 0) >= 2:
+                break
+            time.sleep(0.01)
+        others = psutil.Process(process.pid).children(recursive=True)
+        assert others
+        os.killpg(process.pid, signal.SIGTERM) if everyone else process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said
+    assert psutil.wait_procs(others, timeout=60)[1] == []
+    status = json.loads((only_run(tmp_path) / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    last = torch.load(only_run(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] + 1 == status["epochs"] < 500
