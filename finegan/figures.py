@@ -70,8 +70,8 @@ def responded(model: Responsive, data: ImageData, request: Request, count: int) 
 def stages(model: Painter, data: ImageData, request: Request) -> Sheet:
     """The three stages' pictures of one draw, all shown at one size."""
     s = scene(model, data, request, request.n)
-    drawn = model.generate(model.encode(s.conditions), mask_values(s.masks), 1, request.seed)
-    columns = {f"stage {k}: {x.shape[-1]} px": x for k, x in enumerate(drawn.images, 1)}
+    generated = model.generate(model.encode(s.conditions), mask_values(s.masks), 1, request.seed)
+    columns = {f"stage {k}: {x.shape[-1]} px": x for k, x in enumerate(generated.images, 1)}
     return Sheet(s.mask_column | columns, s.lines, s.facts)
 
 
@@ -115,8 +115,8 @@ def swap(model: Painter, data: ImageData, request: Request) -> Sheet:
     columns = {"photo": pixels(images, data)} | ({} if masks is None else {"mask": shown(masks.values)})
     labels = [*([""] * len(columns)), "as listed", *map(summary, changes)]
     for k, conditions in enumerate(lists):
-        drawn = model.generate(model.encode(conditions), mask_values(masks), 1, request.seed)
-        columns[f"swap {k}" if k else "own"] = drawn.images[-1]
+        generated = model.generate(model.encode(conditions), mask_values(masks), 1, request.seed)
+        columns[f"swap {k}" if k else "own"] = generated.images[-1]
     above = [f"{short(name)}: {summary(c)}" for name, c in zip(images.names, own, strict=True)]
     facts = {"images": images.names, "masks": masks.names if masks else None, "conditions": lists, "changes": changes}
     return Sheet(columns, above, facts, below=[labels] * len(own))
@@ -129,8 +129,8 @@ def mask_swap(model: Painter, data: ImageData, request: Request) -> Sheet:
     codes = model.encode(conditions)
     columns = {}
     for k, mask in enumerate(masks.values, 1):
-        drawn = model.generate(codes, mask.expand(count, -1, -1, -1), 1, request.seed)
-        columns[f"mask {k}"] = torch.cat([shown(mask[None]), drawn.images[-1]])
+        generated = model.generate(codes, mask.expand(count, -1, -1, -1), 1, request.seed)
+        columns[f"mask {k}"] = torch.cat([shown(mask[None]), generated.images[-1]])
     facts = {"masks": masks.names, "conditions": conditions}
     return Sheet(columns, ["the masks", *map(summary, conditions)], facts)
 
@@ -147,8 +147,8 @@ def mask_interp(model: Painter, data: ImageData, request: Request) -> Sheet:
     a, b = masks.values[:, 0]
     for alpha in torch.linspace(0, 1, request.steps).tolist():
         mask = mask_between(a, b, alpha)[None, None]
-        drawn = model.generate(codes, mask.expand(len(conditions), -1, -1, -1), 1, request.seed)
-        columns[f"alpha {alpha:.3f}"] = torch.cat([shown(mask), drawn.images[-1]])
+        generated = model.generate(codes, mask.expand(len(conditions), -1, -1, -1), 1, request.seed)
+        columns[f"alpha {alpha:.3f}"] = torch.cat([shown(mask), generated.images[-1]])
     return Sheet(columns, ["the masks", *map(summary, conditions)], {"masks": masks.names, "conditions": conditions})
 
 
@@ -178,11 +178,11 @@ def attention(model: Painter, data: ImageData, request: Request) -> Sheet:
     """
     s, photos = attended(model, data, request)
     codes = model.encode(s.conditions)
-    drawn = model.generate(codes, mask_values(s.masks), 1, request.seed)
-    picture = drawn.images[-1]
+    generated = model.generate(codes, mask_values(s.masks), 1, request.seed)
+    picture = generated.images[-1]
     views = {
-        "stage 2": (F.interpolate(drawn.images[1], picture.shape[-2:]), drawn.attention[0]),
-        "stage 3": (picture, drawn.attention[1]),
+        "stage 2": (F.interpolate(generated.images[1], picture.shape[-2:]), generated.attention[0]),
+        "stage 3": (picture, generated.attention[1]),
         "DAMSM on the picture": (picture, regions_of(model, picture, codes)),
     }
     if photos is not None:
@@ -190,7 +190,7 @@ def attention(model: Painter, data: ImageData, request: Request) -> Sheet:
     tiles, above, below = [], [], []
     for b, (name, condition) in enumerate(zip(s.names, s.conditions, strict=True)):
         tokens = tokens_of(condition, model)
-        best = strongest(drawn.attention[1][b], len(tokens), TOP)
+        best = strongest(generated.attention[1][b], len(tokens), TOP)
         for view, (pictures, maps) in views.items():
             lit = [spotlight(pictures[b], maps[b, token]) for token in best]
             blank = [torch.ones_like(pictures[b])] * (TOP - len(best))
@@ -228,8 +228,8 @@ def inputs(model: Painter, data: ImageData, request: Request) -> Sheet:
     masks, conditions = masks_of(images, model, data), own_conditions(images, model, data)
     assert masks is not None
     m = masks.values
-    drawn = model.generate(model.encode(conditions), m, 1, request.seed).images[-1]
-    x = torch.stack([pixels(images, data).to(drawn), drawn], 1).flatten(0, 1)  # photo, drawing, photo, ...
+    generated = model.generate(model.encode(conditions), m, 1, request.seed).images[-1]
+    x = torch.stack([pixels(images, data).to(generated), generated], 1).flatten(0, 1)  # photo, drawing, photo, ...
     m = m.repeat_interleave(2, 0)
     columns = {"x": x, "m": shown(m), "x * m": model.under(x, m)}
     for name in ("x", "x * m"):
@@ -254,8 +254,8 @@ def triplets(model: Painter, data: ImageData, request: Request) -> Sheet:
     for heading, each in models.items():
         conditions = own_conditions(images, each, data)
         masks = mask_values(masks_of(images, each, data))
-        drawn = each.generate(each.encode(conditions), masks, 1, request.seed)
-        columns[heading], facts[heading] = drawn.images[-1], conditions
+        generated = each.generate(each.encode(conditions), masks, 1, request.seed)
+        columns[heading], facts[heading] = generated.images[-1], conditions
         below.append([summary(condition) for condition in conditions])
     return Sheet(columns, list(map(short, images.names)), facts, below=list(zip(*below, strict=True)))
 

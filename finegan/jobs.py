@@ -69,9 +69,11 @@ def denoise_attributes(job: Job) -> None:
     denoised.write(path)
     truth, labels = read_truth(records), records.attributes != 0
     told = summary(denoised, labels, ~records.test, truth)
-    drawn = "DRAWN data with synthetic label noise, not comparable with the paper. " if records.procedural else ""
+    warning = (
+        "PROCEDURAL data with synthetic label noise, not comparable with the paper. " if records.procedural else ""
+    )
     tables = [by_certainty(denoised.removed, labels, records.certainty), by_group(denoised, labels, truth)]
-    write_report(path, denoised, f"{drawn}Features: {told_of(encoder)}", told, tables)
+    write_report(path, denoised, f"{warning}Features: {told_of(encoder)}", told, tables)
     pictures = contact_sheets(data, denoised, shown, truth, cfg["seed"], path)
     print("\n".join([*told, f"labels    {path}", *(f"picture   {picture}" for picture in pictures)]))
 
@@ -168,7 +170,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def read_truth(records: Records) -> np.ndarray | None:
-    """N,A bool: what a drawn bird has; None for real ones."""
+    """N,A bool: what a procedural bird has; None for real ones."""
     for folder in (records.root, records.root.parent):
         path = folder / "truth" / "attributes.npz"
         if records.procedural and path.is_file():
@@ -271,7 +273,7 @@ def contact_sheets(
         tiles.append([(row, a) for row in rng.permutation(rows)[:ACROSS].tolist()])
     blank = torch.ones(3, TILE, TILE)
 
-    def drawn(crossed: bool) -> dict[str, list[Tensor]]:
+    def rendered(crossed: bool) -> dict[str, list[Tensor]]:
         return {
             str(k + 1): [tile(data, *row[k], crossed, denoised) if k < len(row) else blank for row in tiles]
             for k in range(ACROSS)
@@ -287,9 +289,9 @@ def contact_sheets(
     facts: Config = {"attributes": list(shown), "seed": seed, "labels": path.name}
     facts["images"] = [[data.records.keys[row] for row, _ in each] for each in tiles]
     return [
-        save(Sheet(drawn(False), list(shown)).render(), path.with_name(f"{path.stem}_fig4.png"), facts),
+        save(Sheet(rendered(False), list(shown)).render(), path.with_name(f"{path.stem}_fig4.png"), facts),
         save(
-            Sheet(drawn(True), above, below=below).render(),
+            Sheet(rendered(True), above, below=below).render(),
             path.with_name(f"{path.stem}_fig9.png"),
             facts | {"removed": [[bool(denoised.removed[at]) for at in each] for each in tiles]},
         ),

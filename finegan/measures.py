@@ -57,7 +57,7 @@ def partners(rows: np.ndarray, seed: int) -> dict[int, int]:
 def leakage(own: Tensor, other: Tensor, mask: Tensor, other_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Share of |f(m) - f(m')|^2 that lies inside m u m', and share of the area: B each; NaN for equal images.
 
-    own, other: B,3,S,S drawn with nothing changed but the mask; masks: B,1,S,S in {0, 1}.
+    own, other: B,3,S,S generated with nothing changed but the mask; masks: B,1,S,S in {0, 1}.
     """
     inside = torch.maximum(mask, other_mask).double()
     energy = (own.double() - other.double()).square().sum(1, keepdim=True)
@@ -82,13 +82,13 @@ class AttributeScores:
         self.denoised = read_denoised(denoised)
         self.present, self.names = self.denoised.present.astype(bool), self.denoised.names
         self.through = str(self.denoised.params.get("features"))
-        drawn, self.fault = self.through == told_of(Colours()), ""
+        colours, self.fault = self.through == told_of(Colours()), ""
         if self.denoised.keys != data.records.keys:
             self.fault = f"{denoised} is of other images"
-        elif not (features or drawn):
+        elif not (features or colours):
             self.fault = f"no file of the network that {denoised} was made with: {self.through}"
         else:
-            self.encoder = load_features("colours" if drawn else str(features)).to(device)
+            self.encoder = load_features("colours" if colours else str(features)).to(device)
             if told_of(self.encoder) != self.through:
                 self.fault = f"{denoised} was made with {self.through}, not with {told_of(self.encoder)}"
 
@@ -98,7 +98,7 @@ class AttributeScores:
 
 
 class Measures:
-    """Everything streams: a batch is drawn, seen once by each network, and only what the networks say is kept."""
+    """Everything streams: a batch is generated, seen once by each network, and only what the networks say is kept."""
 
     def __init__(
         self, *, model: Painter, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
@@ -113,9 +113,9 @@ class Measures:
         self.attributes = self.open_attributes(files.get("denoised"), files.get("features"))
         test = data.rows("test")
         self.partners = partners(test, options["seed"]) if model.masked else {}
-        # the control's items, drawn from all test images: in file order the first are of few classes
-        drawn = np.random.default_rng(options["seed"]).permutation(list(self.partners))
-        self.controls = set(drawn[: options["shuffled_masks"]].tolist())
+        # the control's items, sampled from all test images: in file order the first are of few classes
+        sampled = np.random.default_rng(options["seed"]).permutation(list(self.partners))
+        self.controls = set(sampled[: options["shuffled_masks"]].tolist())
         self.controlled: list[int] = []  # places of the control's items among all
         self.colours: dict[str, ColourMatch] = {}
         if self.controls and self.records.procedural:
@@ -182,9 +182,9 @@ class Measures:
         (loaded,) = self.data.eval_loader(rows=others, batch_size=len(others), reads=("mask",))
         mask = self.data.move(loaded, images.device)["mask"]
         z, eps = self.model.noise(batch["pair"])
-        drawn = self.model.draw(self.model.codes(rows, batch.get("caption")), mask, z, eps).images[-1]
-        self.look("other", to_uint8(drawn, rounding="floor"))
-        inside, area = leakage(images, drawn, batch["mask"], mask)
+        generated = self.model.draw(self.model.codes(rows, batch.get("caption")), mask, z, eps).images[-1]
+        self.look("other", to_uint8(generated, rounding="floor"))
+        inside, area = leakage(images, generated, batch["mask"], mask)
         self.keep("inside", inside)
         self.keep("area", area)
         if self.colours:
@@ -193,7 +193,7 @@ class Measures:
             if self.model.inputs != "text":
                 said = [painted(condition) for condition in said]
             self.colours["own"].update(images, rows, said)
-            self.colours["other"].update(drawn, torch.from_numpy(others), said)
+            self.colours["other"].update(generated, torch.from_numpy(others), said)
             self.colours["real"].update(batch["image"], rows, said)
 
     # ---- numbers

@@ -163,13 +163,14 @@ class FineGAN(Painter):
         other = mismatch(batch["label"], self.mismatch)
         z = torch.randn(len(codes.sent), self.z_dim, device=self.device)
         mask = masks[-1] if self.masked else None
-        drawn = self.generator(z, codes.sent, codes.words, codes.pad, mask)  # once: both updates read it
+        generated = self.generator(z, codes.sent, codes.words, codes.pad, mask)  # once: both updates read it
 
         with self.toggled_optimizer(opt_d):
-            stages = (self.d_terms(k, real[k], drawn.images[k].detach(), masks[k], codes.sent, other) for k in range(3))
+            fake = [image.detach() for image in generated.images]
+            stages = (self.d_terms(k, real[k], fake[k], masks[k], codes.sent, other) for k in range(3))
             self.descend(opt_d, stages, self.loss["d"], "d", batch_idx)
         with self.toggled_optimizer(opt_g):
-            ends = [*drawn.images, drawn.mu, drawn.logvar]
+            ends = [*generated.images, generated.mu, generated.logvar]
             leaves = [upcast(end.detach()).requires_grad_() for end in ends]
             parts = self.g_terms(leaves, masks, codes, batch["label"])
             through = list(zip(ends, leaves, strict=True))

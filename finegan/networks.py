@@ -216,7 +216,7 @@ class ImageHead(nn.Module):
         return upcast(self.img(h)).tanh()
 
 
-class Drawn(NamedTuple):
+class Generated(NamedTuple):
     """What one pass of the generator gives."""
 
     images: tuple[Tensor, ...]  # S/4, S/2, S: B,3,s,s each in (-1, 1)
@@ -282,10 +282,10 @@ class Generator(nn.Module):
         pad: Tensor,
         mask: Tensor | None = None,
         eps: Tensor | None = None,
-    ) -> Drawn:
+    ) -> Generated:
         """z: B,z_dim, sent: B,D, words: B,D,L, pad: B,L bool (True = padding), mask: B,1,S,S in {0, 1}.
 
-        eps: B,c_dim, the noise of c = mu + eps * exp(logvar / 2), drawn when None. ValueError when masks are read and
+        eps: B,c_dim, the noise of c = mu + eps * exp(logvar / 2), sampled when None. ValueError when masks are read and
         none is given, or the other way round.
         """
         if (mask is None) == (self.mask_net is not None):
@@ -297,7 +297,7 @@ class Generator(nn.Module):
         h2, attention2 = self.h_net2(h1, words, pad, skips.get(self.sides[1]))
         h3, attention3 = self.h_net3(h2, words, pad, skips.get(self.sides[2]))
         images = (self.img_net1(h1), self.img_net2(h2), self.img_net3(h3))
-        return Drawn(images, (attention2, attention3), mu, logvar)
+        return Generated(images, (attention2, attention3), mu, logvar)
 
 
 def warm_start(generator: Generator, state: Mapping[str, Tensor]) -> None:

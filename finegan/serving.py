@@ -35,7 +35,7 @@ from finegan.conditions import (
     parse_attributes,
     parse_sentence,
 )
-from finegan.networks import Drawn, Generator
+from finegan.networks import Generated, Generator
 
 SIZES = (
     "image_size",
@@ -138,14 +138,14 @@ class Painter(Exported):
         return both[:, : self.z_dim], both[:, self.z_dim :]
 
     @torch.no_grad()
-    def draw(self, codes: Codes, mask: Tensor | None, z: Tensor, eps: Tensor) -> Drawn:
+    def draw(self, codes: Codes, mask: Tensor | None, z: Tensor, eps: Tensor) -> Generated:
         """The averaged generator as evaluation runs it, in float32. mask: B,1,S,S; None where the model reads none."""
         net = self.serving.eval()
         with torch.autocast(self.device.type, enabled=False):
             eps = eps if self.ca_noise else torch.zeros_like(eps)
             return net(z, codes.sent, codes.words, codes.pad, mask if self.masked else None, eps)
 
-    def generate(self, codes: Codes, masks: Tensor | None, k: int, seed: int) -> Drawn:
+    def generate(self, codes: Codes, masks: Tensor | None, k: int, seed: int) -> Generated:
         """B pictures with the k-th noise of the seed, the same for all B. masks: B,1,S,S, or None where none are read.
 
         One at a time: the published code's attention (`legacy`) lets a picture depend on the lengths of the others.
@@ -157,7 +157,7 @@ class Painter(Exported):
         ]
         images, attention, mu, logvar = zip(*each, strict=True)
         stages = [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in (images, attention)]
-        return Drawn(stages[0], stages[1], torch.cat(mu), torch.cat(logvar))
+        return Generated(stages[0], stages[1], torch.cat(mu), torch.cat(logvar))
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """f at S for each item's own condition and mask; noise from the item's id, else from `generator`."""

@@ -10,7 +10,7 @@ import torch
 
 from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
-from finegan.networks import Drawn
+from finegan.networks import Generated
 from tests.worlds.layouts import refusal
 from tests.worlds.settings import settings
 
@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[FineGAN, Path]:
     return model, root / "finegan_cub.pt"
 
 
-def picture(model: FineGAN) -> Drawn:
+def picture(model: FineGAN) -> Generated:
     z, eps = model.noise(torch.tensor([3, 4]))
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 6:30] = 1

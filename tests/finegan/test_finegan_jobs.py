@@ -81,7 +81,7 @@ def test_wrong_labels_of_drawn_birds_are_removed(birds: Path, done: Path) -> Non
 def test_the_report_says_what_is_known(done: Path) -> None:
     denoised, text = read_denoised(done), done.with_suffix(".md").read_text()
     for words in (
-        "DRAWN data",
+        "PROCEDURAL data",
         "about 40 %",
         denoised.feature_hash,
         "no network",

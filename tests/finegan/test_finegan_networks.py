@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from finegan.discriminators import Discriminator, quadrants
 from finegan.encoders import RNNEncoder
-from finegan.networks import Attention, Drawn, Generator, initialise, warm_start
+from finegan.networks import Attention, Generated, Generator, initialise, warm_start
 from tests.agree import agree
 from tests.worlds.settings import settings
 
@@ -258,7 +258,7 @@ def test_dropout_is_of_training_only(encoder: RNNEncoder) -> None:
 # ---- generator
 
 
-def draw(net: Generator, inputs: dict[str, Tensor | None], **other: Tensor | None) -> Drawn:
+def draw(net: Generator, inputs: dict[str, Tensor | None], **other: Tensor | None) -> Generated:
     with torch.no_grad():
         return net(**inputs | other)
 
