@@ -5,8 +5,9 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -29,6 +30,18 @@ def paired_noise(pairs: Tensor, width: int, *, seed: int = 0) -> Tensor:
         for pair in pairs.tolist()
     ]
     return torch.stack(rows)
+
+
+class EvaluationSet(NamedTuple):
+    """What a model is scored on: N items that it generates an image for, and the photos that these are held against."""
+
+    kind: str  # pairs (edits of photos), passes (images from the conditions of photos), pose_pairs, ...
+    batches: Iterable[dict[str, Tensor]]
+    text: Sequence[str]  # N, the target sentence of each item, "" where a model reads none
+    real_rows: np.ndarray  # rows of the photos, as often as they count
+    reference: str  # these photos in words
+    file: Path | None = None  # of the items, where they are kept
+    in_order: bool = False  # whether IS is over consecutive splits of the images, or as usual over shuffled ones
 
 
 class Checkpointed(LightningModule):
@@ -246,6 +259,11 @@ class GANModule(Checkpointed):
 
     def before_scoring(self, data: Any) -> None:
         """What has to be read or set before `sample` is scored on a data module."""
+
+    def evaluation_set(self, data: Any, options: Mapping[str, Any]) -> EvaluationSet:
+        """What `sample` is scored on. options: `metrics` of the configuration, with `pairs`, a user's own file or None,
+        `folder`, where files are kept, and `batch_size`."""
+        raise NotImplementedError
 
     def adam(self, *sides: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
         """An Adam for each set of parameters, as `optimizer` has it."""

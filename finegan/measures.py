@@ -17,7 +17,8 @@ from common.data.module import ImageData
 from common.data.procedural.colours import NAMES
 from common.data.records import Sample
 from common.metrics.colour_match import ColourMatch
-from common.metrics.functions import ENOUGH, Features, from_uint8, inception_score, metric_key, r_precision, to_uint8
+from common.metrics.evaluate import Numbers, Seen
+from common.metrics.functions import ENOUGH, from_uint8, inception_score, metric_key, r_precision, to_uint8
 from finegan.checkpoints import load_features, told_of
 from finegan.denoise import read_denoised
 from finegan.encoders import Colours
@@ -25,7 +26,6 @@ from finegan.is_network import ISExtractor, filenames_hash, load_is_network
 from finegan.serving import Painter
 
 log = logging.getLogger(__name__)
-Numbers = dict[str, float | None]
 
 FEWEST = 20  # test conditions with an attribute, and without it, for its AUC to count
 GROUPS = 10  # of R-precision: AttnGAN
@@ -198,7 +198,7 @@ class Measures:
 
     # ---- numbers
 
-    def compute(self, drawn: Features | None) -> Numbers:
+    def compute(self, seen: Seen | None) -> Numbers:
         return self.scores() | self.precisions() | self.consistency() | self.of_masks()
 
     def scores(self) -> Numbers:

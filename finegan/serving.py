@@ -14,7 +14,8 @@ from common.blocks import Frozen
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.exports import Exported
-from common.gan import paired_noise
+from common.gan import EvaluationSet, paired_noise
+from common.metrics.evaluation_sets import images_from_conditions
 from common.weights import check_settings, flat
 from finegan.checkpoints import (
     PARTS,
@@ -131,6 +132,10 @@ class Painter(Exported):
 
     def before_scoring(self, data: Any) -> None:
         self.read_conditions(data.records)
+
+    def evaluation_set(self, data: Any, options: Mapping[str, Any]) -> EvaluationSet:
+        """AttnGAN's: the test images again and again, each time with other noise and the next caption."""
+        return images_from_conditions(data, options)
 
     def noise(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """z B,z_dim and the noise of the conditioning augmentation B,c_dim, the same for the same id."""

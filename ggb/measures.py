@@ -5,7 +5,7 @@ pairs. "Far" pairs are what the paper claims to be good at, and no published tab
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,10 @@ from common.data.readers.fashion_names import view
 from common.data.records import FRAME, Sample
 from common.files import sha256
 from common.metrics.colour_match import FEWEST_PIXELS, ColourMatch, inner
+from common.metrics.evaluate import Numbers, Seen
 from common.metrics.extractors import LPIPS, load_lpips
-from common.metrics.functions import ENOUGH, Features, inception_score, l1, metric_key, ssim, to_uint8
+from common.metrics.functions import ENOUGH, Features, fid, inception_score, l1, metric_key, ssim, to_uint8
 from ggb.serving import PoseGAN
-
-Numbers = dict[str, float | None]
 
 STRATA = ("near", "middle", "far")  # thirds of the pairs by pose distance
 SPLIT_BY = ("ssim", "l1", "lpips", "clothes")  # what is told for each third
@@ -125,6 +124,17 @@ def mean_photo(data: ImageData) -> Tensor | None:
     return (total / len(rows)).round().to(torch.uint8).permute(2, 0, 1)[None]  # type: ignore[union-attr]
 
 
+def scores_of(found: Mapping[tuple[str, str], Features], splits: int, *, shown: bool) -> Numbers:
+    """IS of images over consecutive splits, under the names of its mean and its std; None where it may not be shown."""
+    numbers: Numbers = {}
+    for names, features in found.items():
+        score = (
+            inception_score(features.logits, splits=min(splits, len(features)), seed=None) if shown else (None, None)
+        )
+        numbers |= {metric_key(name, features.extractor): value for name, value in zip(names, score, strict=True)}
+    return numbers
+
+
 class Measures:
     """Everything streams: only a few float64 numbers for each pair are kept.
 
@@ -134,6 +144,8 @@ class Measures:
     l1              on [-1, 1]
     *_near, ...     by thirds of pose distance, also IS: is_mean_near; ssim_front_to_back, ...: by the names' views
     *_of_source     of x in place of x-hat; *_of_mean: of the mean training photo. To be beaten
+    mask_is_mean    IS of x-hat with everything but the body black; is_of_targets and fid_of_targets are those of the
+                    target photos, what a perfect model would have
     clothes         on drawn people: `clothes_distance`, by how much the colours of the clothes are off
     """
 
@@ -141,6 +153,7 @@ class Measures:
         self, *, model: PoseGAN, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
     ) -> None:
         self.data, self.pixels, self.keys = data, options["pixels"], data.records.keys
+        self.masked, self.all_splits, self.bodies_seen = options["masked"], options["splits"], False
         self.few = 0 if options["allow_few"] else ENOUGH
         # as many as keep the size of those of the whole, on which IS depends
         self.splits = max(1, options["splits"] // len(STRATA))
@@ -155,7 +168,8 @@ class Measures:
         self.pairs: list[tuple[int, int]] = []
 
     @torch.no_grad()
-    def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> None:
+    def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> Tensor | None:
+        """-> the bodies alone, all but the pose mask of the target black."""
         target, source = to_uint8(batch["target"]), to_uint8(batch["image"])  # the files' own bytes again
         drawn, side = to_uint8(images, rounding=self.pixels), images.shape[-1]
         self.pairs += zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
@@ -170,11 +184,12 @@ class Measures:
                 self.add(f"clothes{end}", clothes_distance(image, target, batch["target_row"], self.parts))
         moved, changed = pose_distance(batch["joints"], batch["target_joints"], side)
         self.add("distance", moved.double() + changed.double())
+        return on_body(drawn, mask) if self.masked else None
 
     def add(self, name: str, values: Tensor) -> None:
         self.values[name].append(values.double().cpu())
 
-    def compute(self, drawn: Features | None) -> Numbers:
+    def compute(self, seen: Seen | None) -> Numbers:
         table = {name: torch.cat(values).numpy() for name, values in self.values.items()}
         distance = table.pop("distance")
         ways = [f"{view(self.keys[row])}_to_{view(self.keys[target])}" for row, target in self.pairs]
@@ -187,15 +202,26 @@ class Measures:
                 for end in ("", "_of_source"):
                     if name + end in table:
                         numbers[f"{name}_{stratum}{end}"] = mean_of(table[name + end][chosen])
-            if drawn is not None:
-                numbers |= self.score_of(drawn[torch.from_numpy(chosen)], f"is_mean_{stratum}")
-        return numbers
+            if seen is not None:
+                numbers |= self.score_of(seen.images[torch.from_numpy(chosen)], f"is_mean_{stratum}")
+        return numbers if seen is None else numbers | self.of_targets_and_bodies(seen)
 
-    def score_of(self, drawn: Features, name: str) -> Numbers:
+    def of_targets_and_bodies(self, seen: Seen) -> Numbers:
+        """What the extractor made of the target photos, what a perfect model would have, and of the bodies alone."""
+        targets = seen.photos(np.array([target for _, target in self.pairs]))
+        found = {("is_of_targets", "is_of_targets_std"): targets}
+        if seen.beside is not None:
+            found["mask_is_mean", "mask_is_std"], self.bodies_seen = seen.beside, True
+        # no model can be expected to come nearer to other people's photos
+        distance = fid(seen.real, targets) if seen.shown else None
+        key = metric_key("fid_of_targets", targets.extractor)
+        return scores_of(found, self.all_splits, shown=seen.shown) | {key: distance}
+
+    def score_of(self, images: Features, name: str) -> Numbers:
         """IS of a third of the images, over consecutive splits."""
-        enough = len(drawn) >= max(self.splits, self.few)
-        score = inception_score(drawn.logits, splits=self.splits, seed=None)[0] if enough else None
-        return {metric_key(name, drawn.extractor): score}
+        enough = len(images) >= max(self.splits, self.few)
+        score = inception_score(images.logits, splits=self.splits, seed=None)[0] if enough else None
+        return {metric_key(name, images.extractor): score}
 
     def thirds(self, distance: np.ndarray) -> np.ndarray:
         """0, 1 or 2 for each pair: as many in each as can be; ties go by their place in the list."""
@@ -216,6 +242,8 @@ class Measures:
             "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
+        if self.bodies_seen:
+            told["mask_is"] = "all but the pose mask of the target black"
         told["not_comparable"] = {"*is_*@*": "IS through another network", "is_mean_*": "a third of the pairs"}
         if {"pairs": count, "side": side} != PAPER:
             why = f"{count:,} pairs of {side} px, not {PAPER['pairs']:,} of {PAPER['side']} px"

@@ -16,12 +16,12 @@ from torch import Tensor
 from common.data.poses import on_body
 from common.errors import UserError
 from common.files import sha256, write_whole
-from common.metrics.evaluate import extractor_for, judged, needs_classifier
+from common.metrics.evaluate import Numbers, extractor_for, judged, needs_classifier
 from common.metrics.extractors import LPIPS, Extractor, extract, load_lpips
 from common.metrics.functions import SEED
 from common.tasks.job import Job
 from common.tasks.runs import append_result, result_line
-from ggb.measures import MARGIN, Numbers, compared, summary
+from ggb.measures import MARGIN, compared, scores_of, summary
 from ggb.published_images import Result, batches, listed, loaded
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def tell(job: Job) -> None:
     )
     log.info("scoring %d images, the first: %s", len(results), results[0].name)
     device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
-    numbers, protocol = scores(results, asked["layout"], cfg["metrics"], device)
+    options = cfg["metrics"] | {"masked": asked["masked"]}
+    numbers, protocol = scores(results, asked["layout"], options, device)
     line = result_line(
         cfg,
         f"ggb_t1_{method}",
@@ -66,7 +67,7 @@ def scores(
     results: Sequence[Result], layout: str, options: dict[str, Any], device: torch.device
 ) -> tuple[Numbers, dict[str, Any]]:
     """Numbers under the names of `ggb.measures`, and what they depend on; each file is decoded once. options:
-    conf/metrics."""
+    conf/metrics, and `masked` of conf/prepare/scores.yaml."""
     height, width = loaded(results[0])["drawn"].shape[1:]
     extractor, lpips, why = networks(len(results), min(height, width), options, device)
     table: dict[str, list[Tensor]] = defaultdict(list)
@@ -99,13 +100,14 @@ def scores(
         return numbers | dict.fromkeys(("fid", "kid", "is_mean")), protocol
     parts = {kind: seen[place :: len(kinds)] for place, kind in enumerate(kinds)}
     mixed = torch.from_numpy(np.random.RandomState(SEED).permutation(len(results)))
-    also = {("is_of_targets", "is_of_targets_std"): parts["target"]}
-    # names in their order put men's clothes into one split: the lists of pairs that methods are scored by are mixed
-    also["is_mean_shuffled", "is_std_shuffled"] = parts["drawn"][mixed]
-    if "body" in parts:
-        also["mask_is_mean", "mask_is_std"] = parts["body"]
     as_read = options | {"pixels": "as published"}
-    found, told = judged(parts["target"], parts["drawn"], also, "the targets beside them", as_read, shuffle=False)
+    found, told = judged(parts["target"], parts["drawn"], "the targets beside them", as_read, shuffle=False)
+    others = {("is_of_targets", "is_of_targets_std"): parts["target"]}
+    # names in their order put men's clothes into one split: the lists of pairs that methods are scored by are mixed
+    others["is_mean_shuffled", "is_std_shuffled"] = parts["drawn"][mixed]
+    if "body" in parts:
+        others["mask_is_mean", "mask_is_std"] = parts["body"]
+    found |= scores_of(others, options["splits"], shown="withheld" not in told)
     return numbers | found, protocol | told
 
 

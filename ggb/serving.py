@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,6 +33,7 @@ from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
 from common.exports import Exported
+from common.gan import EvaluationSet
 from common.metrics.functions import ssim, to_uint8
 from common.pictures import Request, Sheet
 from common.weights import check_export, check_parts, flat, is_state, on_cpu
@@ -154,6 +156,14 @@ class PoseGAN(Exported):
         columns = {**s.given, "x-hat": list(self.generate(s.x, s.joints))}
         return Sheet(columns, s.titles, {"rows": rows}, generated=["x-hat"])
 
+    def evaluation_set(self, data: ImageData, options: Mapping[str, Any]) -> EvaluationSet:
+        """The test pairs in their order, or the first `images` of them; see `people`. IS as GGB and PG2 take it."""
+        pairs = data.pose_pairs("test")[: options["images"]]
+        rows, words = people(data, options["reference"], pairs[:, 1])
+        reference = f"{data.records.name}, {words}, {data.image_size}"
+        batches = data.pose_pair_loader("test", options["batch_size"], pairs)
+        return EvaluationSet("pose_pairs", batches, [""] * len(pairs), rows, reference, in_order=True)
+
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """x-hat for each pair. There is no noise: a generator changes nothing."""
         return self.draw(batch["image"], batch["target_joints"])
@@ -212,6 +222,22 @@ class PoseGAN(Exported):
         """One state, for G and for its average, of a file that knows these settings."""
         nets = dict.fromkeys(self.nets(), state)
         self.take({"config": settings, "data": self.data_name, "heads": {}} | nets, path)
+
+
+def people(data: ImageData, reference: str, targets: np.ndarray) -> tuple[np.ndarray, str]:
+    """Rows of the photos that FID and KID of pairs of poses are held against, and what they are. reference: train, each
+    training photo that shows somebody (GFLA), or targets, the target photos, each as often as it is aimed at."""
+    if choose("metrics.reference", reference, ("train", "targets")) == "targets":
+        return targets, "target photos of the test pairs"
+    rows, joints = data.rows("train"), data.records.joints
+    assert joints is not None  # or there would be no poses to draw
+    rows = rows[(joints[rows] >= 0).all(-1).any(-1)]
+    if len(rows) < 2:
+        raise UserError(
+            f"{data.records.name} in {data.records.root} has no training photos of people to hold FID against: set "
+            "metrics.reference=targets"
+        )
+    return rows, "training photos of people"
 
 
 # ---- layouts; `discriminators` is what task=export says to all of them, and none of these has any

@@ -18,8 +18,10 @@ from common.data.module import ImageData
 from common.data.records import Sample
 from common.files import open_image
 from common.gan import paired_noise
+from common.metrics.colour_match import ColourMatches
+from common.metrics.evaluate import Numbers, Seen
 from common.metrics.extractors import LPIPS, load_lpips
-from common.metrics.functions import Features, from_uint8, l1, psnr, r_precision, rmse, ssim, to_uint8
+from common.metrics.functions import from_uint8, l1, psnr, r_precision, rmse, ssim, to_uint8
 from common.weights import KNOWN_FILES
 from simgan.embedding import JointEmbedding, load_judge
 from simgan.serving import Editor
@@ -58,6 +60,7 @@ class EditProxies:
         self.model, self.data, self.options = model, data, options
         self.judge: JointEmbedding | None = load_judge(judge).to(model.device) if judge else None
         self.lpips: LPIPS | None = load_lpips()
+        self.colours = ColourMatches(data) if data.records.procedural else None
         self.values: dict[str, list[Tensor]] = defaultdict(list)
         self.images: list[Tensor] = []  # judge's vectors of the edits
         self.targets: list[str] = []
@@ -85,6 +88,8 @@ class EditProxies:
             self.target_labels += self.data.records.labels[batch["other_row"].cpu().numpy()].tolist()
         self.update_consistency(batch, x, edit)
         self.update_lpips(batch, x, edit)
+        if self.colours is not None:
+            self.colours.update(batch, images, sentences)
         self.seen += len(images)
 
     def update_consistency(self, batch: Sample, x: Tensor, edit: Tensor) -> None:
@@ -145,12 +150,12 @@ class EditProxies:
             found.append(torch.from_numpy(centre_crop(small, size).copy()))
         return torch.stack(found)[:, None].float()
 
-    def compute(self, drawn: Features | None) -> dict[str, float | None]:
-        numbers: dict[str, float | None] = {name: float(torch.cat(v).mean()) for name, v in self.values.items()}
+    def compute(self, seen: Seen | None) -> Numbers:
+        numbers: Numbers = {name: float(torch.cat(v).mean()) for name, v in self.values.items()}
         for name in ("sim", "mp", "mp01", "bg_l1", "bg_ssim", "bg_psnr", "div_lpips", "smooth_mean", "smooth_max"):
             numbers.setdefault(name, None)
         numbers["r_precision"], numbers["r_precision_std"] = self.precision()
-        return numbers
+        return numbers if self.colours is None else numbers | self.colours.compute()
 
     def precision(self) -> tuple[float | None, float | None]:
         """R-precision by the judge: the target sentence among sentences of images of other classes (top 1)."""
@@ -175,10 +180,11 @@ class EditProxies:
         )
 
     def protocol(self) -> dict[str, Any]:
-        return {
+        told = {
             "judge": None if self.judge is None else f"vse {self.judge.hash}, another seed, all classes",
             "r_precision_candidates": getattr(self, "candidates", None),
             "lpips": f"absent: {KNOWN_FILES['alexnet'].name} is not on disk" if self.lpips is None else self.lpips.hash,
             "background": "dataset masks, bird grown by 5 px" if self.data.records.masks else "absent: no masks",
             "side": f"{self.data.image_size} px, native",
         }
+        return told if self.colours is None else told | self.colours.protocol()

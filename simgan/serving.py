@@ -5,8 +5,9 @@ edit taken back.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from common.data.module import ImageData
 from common.data.records import Records, Sample
 from common.errors import UserError
 from common.exports import Exported
-from common.gan import paired_noise
+from common.gan import EvaluationSet, paired_noise
+from common.metrics.evaluation_sets import edits
 from common.pictures import Request, Sheet, find_images, pixels
 from simgan.checkpoints import read_vse
 from simgan.embedding import TextEncoder, load_text_encoder
@@ -108,6 +110,9 @@ class Editor(Exported):
                 return upcast(use(net))
         finally:
             net.train(was_training)
+
+    def evaluation_set(self, data: ImageData, options: Mapping[str, Any]) -> EvaluationSet:
+        return edits(data, options)
 
     def before_scoring(self, data: ImageData) -> None:
         """Encodes the sentences; with eval_bn=recalibrate takes the running statistics anew over an epoch of pairs."""

@@ -6,7 +6,8 @@ It is exact on procedural data, where it is known which pixel belongs to which p
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -180,3 +181,25 @@ class ColourMatch:
             return {"colour_match": float("nan"), "colour_distance": float("nan"), "n": 0}
         totals = {"colour_match": sum(self.right.values()) / n, "colour_distance": float(np.mean(self.distances))}
         return totals | shares | {"n": n}
+
+
+class ColourMatches:
+    """The control metric on procedural data: do the colours of the edit match its sentence? The source photo, which
+    ignores the sentence, gives the level of chance."""
+
+    def __init__(self, data: Any) -> None:
+        ratio = data.load_size / data.image_size
+        self.edit, self.source = (
+            ColourMatch(data.records, load_ratio=ratio, bbox_crop=data.bbox_crop) for _ in range(2)
+        )
+
+    def update(self, batch: Mapping[str, Any], images: Tensor, sentences: Sequence[str]) -> None:
+        self.edit.update(images, batch["row"], sentences)
+        self.source.update(batch["image"], batch["row"], sentences)
+
+    def compute(self) -> dict[str, float]:
+        source = self.source.compute()
+        return {**self.edit.compute(), "colour_match_of_source": source["colour_match"]}
+
+    def protocol(self) -> dict[str, Any]:
+        return {"colour_match": "share of the parts named by the sentence whose colour in the edit is the named one"}

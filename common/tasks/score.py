@@ -84,7 +84,7 @@ def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
     options = cfg["metrics"] | {"pairs": cfg.get("pairs")}
     files = {}
     for name, need in cfg.get("needs_to_score", {}).items():
-        wanted = needs_classifier(options) if name == "classifier" else options.get(name, True)
+        wanted = needs_classifier(options) if name == "classifier" else options["networks"]
         files[name] = str(artifact(need, cfg["words"])) if wanted and need else None
     numbers, protocol, cost = evaluate(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
     weights = Path(cfg.get("checkpoint") or folder.export)

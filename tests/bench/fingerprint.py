@@ -25,7 +25,7 @@ DRAWN = {
 }
 SHORT = (
     "preset=toy trainer=cpu trainer.precision=32-true trainer.max_epochs=1 trainer.limit_train_batches=20 "
-    "trainer.log_every_n_steps=5 trainer.grid_every=1 metrics.judge=null metrics.is_network=null logger=csv name=print"
+    "trainer.log_every_n_steps=5 trainer.grid_every=1 logger=csv name=print"
 )
 GAN = "data.batch_size=8 model.average.decay=0.9 model.optimizer.lr=1.0e-3"
 # name -> its model and data, its settings, the files it is given; in the order in which they need each other
@@ -41,13 +41,17 @@ MODELS: dict[str, tuple[str, str]] = {
     "simgan": (
         "simgan cub",
         f"{GAN} model.text_encoder={{vse}} model.generator.ngf=8 model.discriminator.ndf=8 "
-        "model.generator.n_res=2 loss.g.cycle=5.0",
+        "model.generator.n_res=2 loss.g.cycle=5.0 needs_to_score.judge=null",
     ),
-    "attngan": ("attngan cub", f"{GAN} model.damsm={{damsm_text}} model.generator.ngf=8 model.discriminator.ndf=8"),
+    "attngan": (
+        "attngan cub",
+        f"{GAN} needs_to_score.is_network=null model.damsm={{damsm_text}} model.generator.ngf=8 "
+        "model.discriminator.ndf=8",
+    ),
     "finegan": (
         "finegan cub",
         f"{GAN} model.inputs=raw model.damsm={{damsm_raw}} model.generator.ngf=8 "
-        "model.discriminator.ndf=8 metrics.denoised=null",
+        "model.discriminator.ndf=8 needs_to_score.denoised=null needs_to_score.is_network=null",
     ),
     "ggb": ("ggb deepfashion", f"{GAN} model.generator.ngf=8 model.discriminator.ndf=8"),
     "unet": ("unet deepfashion", f"{GAN} model.generator.ngf=8 model.discriminator.ndf=8"),

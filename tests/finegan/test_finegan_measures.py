@@ -15,7 +15,7 @@ from common.data.module import ImageData
 from common.data.procedural.write_cub import write_birds
 from common.data.readers.cub import CUB
 from common.metrics.colour_match import named_colours
-from common.metrics.evaluate import passes
+from common.metrics.evaluation_sets import passes
 from common.metrics.functions import inception_score, r_precision, to_uint8
 from finegan.checkpoints import told_of
 from finegan.conditions import caption_sequences

@@ -22,18 +22,18 @@ from common.data.readers.deepfashion import DeepFashion
 from common.data.readers.fashion_names import view
 from common.errors import UserError
 from common.metrics.colour_match import ColourMatch, inner
-from common.metrics.evaluate import evaluate, people
+from common.metrics.evaluate import Seen, evaluate
 from common.metrics.extractors import ClassifierExtractor, extract
 from common.metrics.functions import Features, inception_score, to_uint8
 from common.weights import KNOWN_FILES
 from ggb.measures import Measures, clothes_distance, mean_photo, ssim_dsc, ssim_patn, ssim_pg2
+from ggb.serving import people
 from tests.worlds.settings import settings
 from tests.worlds.tiny import call
 from tests.worlds.tiny_pairs import S, make
 
 OPTIONS: dict[str, Any] = {
     **{
-        "plan": "pose_pairs",
         "images": None,
         "reference": "train",
         "masked": True,
@@ -265,7 +265,8 @@ def test_the_score_of_a_third_is_of_its_images_in_their_order(
 ) -> None:
     rng = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(len(drawn["row"]), 4, generator=rng)
-    seen = Features(torch.zeros(len(logits), 2), logits, "classifier-people", "0", "")
+    made = Features(torch.zeros(len(logits), 2), logits, "classifier-people", "0", "")
+    seen = Seen(made, None, made, lambda rows: made, allow)
     measures = measured(data, drawn, splits=7, allow_few=allow)
     found = measures.compute(seen)
     moved, gone = pose_distance(drawn["joints"], drawn["target_joints"], S)
@@ -338,7 +339,7 @@ def test_lpips_where_its_weights_are_on_disk(
     assert measures.protocol()["lpips"].startswith("lpips-alex ")
 
 
-# ---- plan=pose_pairs
+# ---- the set of pose pairs
 
 
 def kept_features(folder: Path, count: int) -> Tensor:
