@@ -6,7 +6,8 @@ N generated images, B batch, A attributes, S image side; m the mask that was giv
 import logging
 import re
 from collections import defaultdict
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from common.data.procedural.colours import NAMES
 from common.data.records import Sample
 from common.metrics.colour_match import ColourMatch
 from common.metrics.evaluate import Numbers, Seen
-from common.metrics.functions import ENOUGH, from_uint8, inception_score, metric_key, r_precision, to_uint8
+from common.metrics.functions import ENOUGH, UP, Meaning, from_uint8, inception_score, metric_key, r_precision, to_uint8
 from finegan.checkpoints import load_features, told_of
 from finegan.denoise import read_denoised
 from finegan.encoders import Colours
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 20  # test conditions with an attribute, and without it, for its AUC to count
 GROUPS = 10  # of R-precision: AttnGAN
+OF_MASKS = "mask_leakage, attribute_colour_match, is_o*_mask, attribute_auc_o*_mask"  # names of their numbers
 # group of attributes -> part of the drawings that it names, as common/data/procedural/attributes.py paints them
 PAINTED = {"wing": "wing", "belly": "belly", "crown": "crown", "back": "body", "upper tail": "tail"}
 
@@ -99,6 +101,16 @@ class AttributeScores:
 
 class Measures:
     """Everything streams: a batch is generated, seen once by each network, and only what the networks say is kept."""
+
+    MEANINGS: ClassVar[Mapping[str, Meaning]] = {
+        "is": UP,  # Tables 1 to 3
+        "r_precision": UP,
+        "attribute_auc": UP,
+        "is_*_mask": UP,
+        "attribute_auc_*": UP,
+        "attribute_colour_match*": UP,
+        "mask_leakage_inside": UP,
+    }
 
     def __init__(
         self, *, model: Painter, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
@@ -312,13 +324,15 @@ class Measures:
         numbers |= dict.fromkeys(f"attribute_colour_match{end}" for end in kinds.values())
         if not self.controlled:
             fault = "metrics.shuffled_masks=0" if self.partners else "there are no two test images"
-            self.why["masks"] = fault if self.model.masked else "the model reads no masks"
+            self.why[OF_MASKS] = fault if self.model.masked else "the model reads no masks"
             return numbers
         inside, area = self.gathered("inside"), self.gathered("area")
         if not inside.isnan().all():
             numbers["mask_leakage_inside"], numbers["mask_leakage_area"] = inside.nanmean().item(), area.mean().item()
         else:
             self.why["mask_leakage"] = "another mask changes nothing"
+        if not self.colours:
+            self.why["attribute_colour_match"] = "which pixel is of which part is known of drawn birds alone"
         for kind, match in self.colours.items():
             found = match.compute()
             numbers[f"attribute_colour_match{kinds[kind]}"] = found["colour_match"] if found["n"] else None

@@ -6,7 +6,7 @@ pairs. "Far" pairs are what the paper claims to be good at, and no published tab
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,21 @@ from common.files import sha256
 from common.metrics.colour_match import FEWEST_PIXELS, ColourMatch, inner
 from common.metrics.evaluate import Numbers, Seen
 from common.metrics.extractors import LPIPS, load_lpips
-from common.metrics.functions import ENOUGH, Features, fid, inception_score, l1, metric_key, ssim, to_uint8
+from common.metrics.functions import (
+    DOWN,
+    ENOUGH,
+    TOLD,
+    UP,
+    Features,
+    Meaning,
+    fid,
+    inception_score,
+    l1,
+    metric_key,
+    ssim,
+    to_uint8,
+)
+from common.weights import KNOWN_FILES
 from ggb.serving import PoseGAN
 
 STRATA = ("near", "middle", "far")  # thirds of the pairs by pose distance
@@ -85,7 +99,7 @@ def compared(
     return found
 
 
-def summary(table: dict[str, np.ndarray], ways: Sequence[str]) -> Numbers:
+def means_of(table: dict[str, np.ndarray], ways: Sequence[str]) -> Numbers:
     """Means over pairs of what `compared` told of each; SSIM by views. ways: such as front_to_back, "" = unknown."""
     numbers: Numbers = {name: mean_of(values) for name, values in table.items()}
     numbers["ssim_std"] = float(table["ssim"].std())
@@ -149,6 +163,22 @@ class Measures:
     clothes         on drawn people: `clothes_distance`, by how much the colours of the clothes are off
     """
 
+    MEANINGS: ClassVar[Mapping[str, Meaning]] = {
+        "ssim": UP,  # these two are the paper's
+        "is_mean": UP,
+        "mask_ssim": UP,
+        "mask_is_mean": UP,
+        "*_std": TOLD,
+        "ssim_far": UP,
+        "ssim_*": UP,
+        "mask_ssim_*": UP,
+        "is_mean_*": UP,
+        "l1*": DOWN,
+        "lpips*": DOWN,
+        "clothes*": Meaning("lower", "CIELAB"),
+        "drawn_in_one_colour": Meaning("lower", "images"),
+    }
+
     def __init__(
         self, *, model: PoseGAN, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
     ) -> None:
@@ -193,7 +223,7 @@ class Measures:
         table = {name: torch.cat(values).numpy() for name, values in self.values.items()}
         distance = table.pop("distance")
         ways = [f"{view(self.keys[row])}_to_{view(self.keys[target])}" for row, target in self.pairs]
-        numbers = summary(table, ways)
+        numbers = means_of(table, ways)
         third = self.thirds(distance)
         for place, stratum in enumerate(STRATA):
             chosen = third == place
@@ -242,6 +272,11 @@ class Measures:
             "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
+        why = {} if self.lpips is not None else {"lpips": f"{KNOWN_FILES['alexnet'].name} is not on disk"}
+        if count // len(STRATA) < max(self.splits, self.few):
+            fault = f"too few images in a third for {self.splits} splits, or below {ENOUGH:,}: metrics.allow_few"
+            why |= dict.fromkeys([", ".join(f"is_mean_{stratum}" for stratum in STRATA)], fault)
+        told["not_measured"] = why
         if self.bodies_seen:
             told["mask_is"] = "all but the pose mask of the target black"
         told["not_comparable"] = {"*is_*@*": "IS through another network", "is_mean_*": "a third of the pairs"}

@@ -16,12 +16,12 @@ from torch import Tensor
 from common.data.poses import on_body
 from common.errors import UserError
 from common.files import sha256, write_whole
-from common.metrics.evaluate import Numbers, extractor_for, judged, needs_classifier
+from common.metrics.evaluate import Numbers, extractor_for, judged, needs_classifier, summary
 from common.metrics.extractors import LPIPS, Extractor, extract, load_lpips
 from common.metrics.functions import SEED
 from common.tasks.job import Job
 from common.tasks.runs import append_result, result_line
-from ggb.measures import MARGIN, compared, scores_of, summary
+from ggb.measures import MARGIN, Measures, compared, means_of, scores_of
 from ggb.published_images import Result, batches, listed, loaded
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,7 @@ def tell(job: Job) -> None:
     write_whole(job.path, json.dumps(line, indent=1))
     append_result(Path(cfg["paths"]["runs"]), line)
     print(f"{line['row']}: {len(results):,} images of others, layout {asked['layout']}")
-    for key, value in numbers.items():
-        print(f"  {key:32} {value:.4f}" if isinstance(value, float) else f"  {key:32} {value}")
-    for key, why in protocol["not_measured"].items():
-        print(f"  not measured: {key}: {why}")
+    print(summary(numbers, protocol, Measures.MEANINGS))
 
 
 def scores(
@@ -94,7 +91,7 @@ def scores(
     if extractor is None:
         for _ in images():
             pass
-    numbers = summary({name: torch.cat(values).numpy() for name, values in table.items()}, [r.way for r in results])
+    numbers = means_of({name: torch.cat(values).numpy() for name, values in table.items()}, [r.way for r in results])
     protocol = told_of(results, layout, lpips) | {"size": f"{width}x{height}", "not_measured": why}
     if seen is None:
         return numbers | dict.fromkeys(("fid", "kid", "is_mean")), protocol

@@ -5,7 +5,8 @@ x-hat edit, x-tilde the edit taken back. Means are over images in [0, 1] unless 
 """
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from common.gan import paired_noise
 from common.metrics.colour_match import ColourMatches
 from common.metrics.evaluate import Numbers, Seen
 from common.metrics.extractors import LPIPS, load_lpips
-from common.metrics.functions import from_uint8, l1, psnr, r_precision, rmse, ssim, to_uint8
+from common.metrics.functions import DOWN, TOLD, UP, Meaning, from_uint8, l1, psnr, r_precision, rmse, ssim, to_uint8
 from common.weights import KNOWN_FILES
 from simgan.embedding import JointEmbedding, load_judge
 from simgan.serving import Editor
@@ -51,6 +52,27 @@ def background(mask: Tensor) -> Tensor:
 
 class EditProxies:
     """Proxies of one model on the evaluation pairs (docs/simgan.md lists their definitions)."""
+
+    MEANINGS: ClassVar[Mapping[str, Meaning]] = {
+        "sharp_gap": DOWN,  # sharpness
+        "sim": UP,  # accuracy
+        "r_precision": UP,
+        "mp01": UP,
+        "mp": UP,
+        "diff": DOWN,  # consistency
+        "bg_psnr": Meaning("higher", "dB"),
+        "bg_ssim": UP,
+        "bg_*": DOWN,
+        "rec_*": DOWN,
+        "cyc_l1": DOWN,
+        "steg_gap": DOWN,
+        "div_lpips": UP,
+        "smooth_*": DOWN,
+        "colour_match": UP,
+        "colour_match_of_source": TOLD,
+        "colour_match_*": UP,
+        "colour_distance": Meaning("lower", "CIELAB"),
+    }
 
     def __init__(
         self, *, model: Editor, data: ImageData, options: dict[str, Any], files: dict[str, str | None]
@@ -180,11 +202,18 @@ class EditProxies:
         )
 
     def protocol(self) -> dict[str, Any]:
+        masks = bool(self.data.records.masks)
+        absent = {
+            "sim, mp, r_precision": None if self.judge else "no judge (needs_to_score.judge, metrics.networks)",
+            "bg_": None if masks else "no masks",
+            "div_lpips, smooth_": None if self.lpips else f"{KNOWN_FILES['alexnet'].name} is not on disk",
+        }
         told = {
+            "not_measured": {names: why for names, why in absent.items() if why},
             "judge": None if self.judge is None else f"vse {self.judge.hash}, another seed, all classes",
             "r_precision_candidates": getattr(self, "candidates", None),
             "lpips": f"absent: {KNOWN_FILES['alexnet'].name} is not on disk" if self.lpips is None else self.lpips.hash,
-            "background": "dataset masks, bird grown by 5 px" if self.data.records.masks else "absent: no masks",
+            "background": "dataset masks, bird grown by 5 px" if masks else "absent: no masks",
             "side": f"{self.data.image_size} px, native",
         }
         return told if self.colours is None else told | self.colours.protocol()

@@ -1,11 +1,13 @@
 """Score a model: each image is drawn once, seen once by each network that judges it, and every number is labelled."""
 
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +27,13 @@ from common.metrics.extractors import (
     TorchvisionInception,
     extract,
 )
-from common.metrics.functions import ENOUGH, Features, score, to_uint8
+from common.metrics.functions import ENOUGH, MEANINGS, TOLD, Features, Meaning, metric_key, score, to_uint8
 from common.weights import KNOWN_FILES, find_weights
 
 log = logging.getLogger(__name__)
 Numbers = dict[str, float | None]
+ARROWS = {"higher": "\u2191", "lower": "\u2193", "": ""}
+WITHHELD = ("fid", "is_", "mask_is_")  # below ENOUGH images
 EXTRACTORS = ("auto", "inception", "classifier", "torchvision", None)
 
 
@@ -44,7 +48,13 @@ class Seen(NamedTuple):
 
 
 class Measure(Protocol):
-    """A paper's own numbers, gathered batch by batch beside the common ones."""
+    """A paper's own numbers, gathered batch by batch beside the common ones.
+
+    MEANINGS: how they are read, by patterns of their names, the paper's own first. In `not_measured` of the protocol
+    the beginnings of names that are null have their reason, "sim, mp": "no judge".
+    """
+
+    MEANINGS: ClassVar[Mapping[str, Meaning]]
 
     def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> Tensor | None:
         """batch on the device; images B,3,S,S float in [-1, 1], what the model made of it; its B target sentences.
@@ -199,3 +209,41 @@ def judged(
         protocol["withheld"] = f"FID and IS, mostly bias below {ENOUGH:,} images: metrics.allow_few=true shows them"
         log.warning("withheld: %s", protocol["withheld"])
     return numbers, protocol
+
+
+def summary(numbers: Numbers, protocol: Mapping[str, Any], meanings: Mapping[str, Meaning]) -> str:
+    """Numbers as a run prints them: the paper's own first, each with the way that is better and its unit; what is null
+    in a line for each reason. meanings: of the paper's Measure."""
+    known = {**meanings, **MEANINGS}
+
+    def place(name: str) -> int:
+        bare = name.partition("@")[0]
+        return next((k for k, pattern in enumerate(known) if fnmatch(bare, pattern)), len(known))
+
+    lines, absent = [], dict[str, list[str]]()
+    for name in sorted(numbers, key=place):
+        value, meaning = numbers[name], [*known.values(), TOLD][place(name)]
+        if value is None:
+            absent.setdefault(reason(name, protocol), []).append(name)
+        else:
+            told = f"{value:10.4f}" if isinstance(value, float) else f"{value:10}"
+            lines.append(f"  {name:32} {told} {ARROWS[meaning.better]:1} {meaning.unit}".rstrip())
+    lines += [f"  not measured: {', '.join(names)}: {why}" for why, names in absent.items()]
+    text = "\n".join(lines)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a terminal without arrows
+        for better, arrow in ARROWS.items():
+            text = text.replace(arrow, f"{better} is better") if arrow else text
+    return text
+
+
+def reason(name: str, protocol: Mapping[str, Any]) -> str:
+    """Why a number is null, as far as the protocol says."""
+    bare = name.partition("@")[0]
+    if "withheld" in protocol and bare.startswith(WITHHELD) and name == metric_key(bare, protocol["extractor"]):
+        return str(protocol["withheld"])
+    for beginnings, why in protocol.get("not_measured", {}).items():
+        if any(fnmatch(name, f"{beginning}*") for beginning in beginnings.split(", ")):
+            return str(why)
+    return "there is nothing to measure it on"

@@ -6,7 +6,7 @@ images or pixels is summed in float64.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -86,6 +86,17 @@ class Protocol:
 def metric_key(metric: str, extractor: str) -> str:
     """`fid` is measured with the standard Inception and nothing else; the rest is `fid@classifier-cub` and the like."""
     return metric if extractor == STANDARD else f"{metric}@{extractor}"
+
+
+class Meaning(NamedTuple):
+    """How a number is read."""
+
+    better: Literal["higher", "lower", ""]  # "" where it is only told
+    unit: str = ""
+
+
+UP, DOWN, TOLD = Meaning("higher"), Meaning("lower"), Meaning("")
+MEANINGS = {"fid": DOWN, "kid": DOWN, "is_mean": UP}  # of `score`
 
 
 def require_enough(n_real: int, n_fake: int, *, allow_few: bool) -> None:

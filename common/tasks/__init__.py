@@ -41,7 +41,9 @@ def fit(cfg: Config) -> None:
     if cfg["evaluate"] and cfg.get("measures"):
         score(cfg, model, data, folder)
     folder.say("done", seconds_total=round(time.time() - began, 1))
-    print(f"pictures  {folder.path / 'samples'}\nnumbers   {folder.path / 'eval'}\nrun       {folder.path}")
+    for what, name in (("pictures", "samples"), ("numbers", "eval"), ("run", ".")):
+        if any((folder.path / name).iterdir()):
+            print(f"{what:9} {folder.path / name}")
 
 
 def evaluate(cfg: Config) -> None:

@@ -12,7 +12,7 @@ from common.config import build, locate
 from common.data.module import ImageData
 from common.errors import UserError
 from common.files import short_hash, write_whole
-from common.metrics.evaluate import evaluate, needs_classifier
+from common.metrics.evaluate import evaluate, needs_classifier, summary
 from common.tasks.fit import artifact, fill_prerequisites
 from common.tasks.job import Config, load_data
 from common.tasks.runs import RunFolder, append_result, identity, result_line
@@ -105,6 +105,5 @@ def score(cfg: Config, model: Any, data: ImageData, folder: RunFolder) -> None:
     write_whole(folder.path / "eval" / f"{short_hash(protocol)}.json", json.dumps(line, indent=1))
     if data.records.procedural:
         print("numbers on PROCEDURAL data, not comparable with any paper:")
-    for key, value in numbers.items():
-        print(f"  {key:32} {value:.4f}" if isinstance(value, float) else f"  {key:32} {value}")
+    print(summary(numbers, protocol, locate(cfg["measures"]["_target_"]).MEANINGS))
     append_result(Path(cfg["paths"]["runs"]), line)

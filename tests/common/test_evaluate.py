@@ -1,10 +1,13 @@
 """What an evaluation writes when the standard Inception is absent and the images are few."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
+from common.metrics.evaluate import summary
+from common.metrics.functions import DOWN, UP, Meaning
 from tests.worlds.tiny import call, make_world, words
 
 OWN = "model.arch=alexnet_tiny model.image_size=64 data.image_size=64 data.batch_size=8 trainer.max_epochs=1".split()
@@ -33,3 +36,38 @@ def test_fid_of_few_images_is_withheld_and_the_rest_is_told(
     again = json.loads((tmp_path / "runs" / "results.jsonl").read_text().splitlines()[-1])["numbers"]
     assert again["kid@classifier-cub"] == pytest.approx(numbers["kid@classifier-cub"], rel=1e-3)
     assert (tmp_path / "artifacts").stat().st_mtime == before  # no network trained, no image embedded again
+
+
+NUMBERS: dict[str, float | None] = {
+    "fid@net": 31.5,
+    "is_mean@net": None,
+    "sim": None,
+    "mp": None,
+    "psnr": 20.0,
+    "ssim": 0.75,
+    "count": 3,
+    "l1": None,
+}
+PROTOCOL = {"extractor": "net", "withheld": "few images", "not_measured": {"sim, mp": "no judge"}}
+
+
+def test_a_run_tells_the_papers_own_numbers_first_and_why_others_are_absent() -> None:
+    text = summary(NUMBERS, PROTOCOL, {"ssim": UP, "psnr": Meaning("higher", "dB"), "l1": DOWN}).splitlines()
+    assert [line.split() for line in text[:4]] == [
+        ["ssim", "0.7500", "\u2191"],
+        ["psnr", "20.0000", "\u2191", "dB"],
+        ["fid@net", "31.5000", "\u2193"],
+        ["count", "3"],
+    ]
+    assert sorted(line.strip() for line in text[4:]) == [
+        "not measured: is_mean@net: few images",
+        "not measured: l1: there is nothing to measure it on",
+        "not measured: sim, mp: no judge",
+    ]
+
+
+def test_a_terminal_without_arrows_has_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    told = summary({"l1": 0.5}, {}, {"l1": DOWN})
+    assert told.isascii()
+    assert told.endswith("lower is better")

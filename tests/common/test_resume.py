@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
+from common.tasks.callbacks import SeedEachBatch
 from tests.worlds.tiny import call, make_world, start, words
 
 LONG = ("trainer.max_epochs=12", "trainer.grid_every=1000", "evaluate=false")
@@ -121,6 +123,55 @@ def test_the_networks_needed_first_go_on_too(world: Path, monkeypatch: pytest.Mo
         one, other = (dict(tensors(torch.load(path, weights_only=True))) for path in paths)
         assert one.keys() == other.keys()
         assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_the_newest_weights_of_a_run_that_was_stopped_are_scored(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One epoch with its export, then stopped in the third of three: those of the second are newer than the export."""
+    short = [*words(world, "name=newest", "trainer.checkpoint_every=1"), "trainer.grid_every=1000"]
+    assert call(monkeypatch, [*short, "evaluate=false"]) == 0
+    begin = SeedEachBatch.on_train_batch_start
+
+    def stop(self: SeedEachBatch, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+        begin(self, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedEachBatch, "on_train_batch_start", stop)
+        assert call(patch, [*short, "evaluate=false", "trainer.max_epochs=3"]) == 130
+    folder = named(world, "newest")
+    export, last = folder / "simgan_cub.pt", folder / "checkpoints" / "last.ckpt"
+    assert export.is_file()
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    for given in ([], [f"checkpoint={last}"], [f"checkpoint={export}"]):
+        assert call(monkeypatch, [*short, "task=evaluate", *given]) == 0
+    lines = [json.loads(line) for line in (world / "runs" / "results.jsonl").read_text().splitlines()]
+    scored, newest, oldest = [line for line in lines if line["run"] == str(folder)]
+    assert (scored["weights"], scored["epochs"], scored["images"]) == (str(last), 2, 32)
+    assert (oldest["weights"], oldest["epochs"], oldest["images"]) == (str(export), 1, 16)
+    assert scored["numbers"] == newest["numbers"] != oldest["numbers"]
+
+
+COUNTED = {  # settings of a network that others need: small, and without files of others
+    "classifier": "model.arch=alexnet_tiny model.image_size=64",
+    "vse": "model.image_encoder=colours model.word_dim=8 model.dim=8 model.views=2",
+    "damsm": "model.inputs=text model.trunk=conv model.image_size=64 model.word_dim=8 model.code_dim=16",
+    "is_network": "model.arch=alexnet_tiny model.image_size=64",
+}
+
+
+@pytest.mark.parametrize("model", COUNTED)
+def test_every_model_counts_the_images_that_it_was_shown(
+    world: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    own = [word for word in words(world) if not word.startswith("model")]
+    small = ["data.image_size=64", "data.batch_size=4", "trainer.max_epochs=2", "name=counted", f"model={model}"]
+    assert call(monkeypatch, [*own, *small, *COUNTED[model].split()]) == 0
+    with (named(world, "counted", model) / "metrics.csv").open(newline="") as file:
+        images = [float(row["progress/images"]) for row in csv.DictReader(file) if row["progress/images"]]
+    content = torch.load(named(world, "counted", model) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert images == [content["suite"]["images_seen"] / 2, content["suite"]["images_seen"]]
+    assert images[0] > 0
 
 
 def epoch(path: Path) -> int:

@@ -142,6 +142,34 @@ def test_a_run_leaves_a_line_with_protocol_and_commit(world: Path) -> None:
     assert result["cost"]["seconds"] > 0
 
 
+def test_the_end_of_a_run_says_what_there_is(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The paper's own numbers first, which way they are better, why others are absent, and no folder that is empty."""
+    own = words(world, f"paths.runs={tmp_path}", "name=end")
+    assert call(monkeypatch, [*own, "evaluate=false"]) == 0
+    folder = next(tmp_path.glob("simgan-cub/end-*"))
+    places = {"pictures": folder / "samples", "numbers": folder / "eval", "run": folder}
+    told = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert told == {what: str(place) for what, place in places.items() if what != "numbers"}
+    assert call(monkeypatch, own) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert dict(line.split() for line in lines[-3:]) == {what: str(place) for what, place in places.items()}
+    assert lines[0].split()[0] == "sharp_gap"
+    assert lines[0].split()[2] in ("\u2193", "lower")
+    (absent,) = [line for line in lines if "r_precision" in line]
+    assert "not measured" in absent
+    assert "no judge" in absent
+    assert "None" not in "".join(lines)
+
+
+def test_a_switch_of_before_is_refused_with_its_place(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, words(world, "metrics.judge=null")) == 2
+    assert "needs_to_score.judge" in capsys.readouterr().err
+
+
 def test_metrics_none_trains_no_network_to_score_with(world: Path) -> None:
     assert {path.name for path in (world / "runs").iterdir() if path.is_dir()} == {"simgan-cub"}
     assert not list((world / "artifacts").glob("*classifier*"))

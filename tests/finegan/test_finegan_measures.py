@@ -22,7 +22,7 @@ from finegan.conditions import caption_sequences
 from finegan.denoise import Denoised, read_denoised
 from finegan.encoders import Colours, ImageEncoder, RNNEncoder
 from finegan.is_network import ISNetwork, filenames_hash, load_is_network
-from finegan.measures import Measures, auc, leakage, mean_of, painted, partners
+from finegan.measures import OF_MASKS, Measures, auc, leakage, mean_of, painted, partners
 from finegan.model import FineGAN
 from tests.worlds.settings import settings
 
@@ -334,8 +334,8 @@ def test_captions_compete_with_captions_of_their_number(root: Path, data: ImageD
     assert numbers["r_precision_std"] == pytest.approx(np.std(means))
     absent = {name for name, value in numbers.items() if value is None}
     assert absent >= {"is@is_network", "attribute_auc", "mask_leakage_inside", "attribute_colour_match"}
-    assert told["not_measured"]["masks"] == "the model reads no masks"
-    assert told["not_measured"].keys() == {"is", "attribute_auc", "masks"}
+    assert told["not_measured"][OF_MASKS] == "the model reads no masks"
+    assert told["not_measured"].keys() == {"is", "attribute_auc", OF_MASKS}
 
 
 def test_what_cannot_be_measured_says_why(root: Path, data: ImageData, files: dict[str, str | None]) -> None:
@@ -353,7 +353,7 @@ def test_what_cannot_be_measured_says_why(root: Path, data: ImageData, files: di
         assert said in why["attribute_auc"]
         assert numbers["is@alexnet_tiny-cub-test2"] is None
         assert "below 2,048 images" in why["is"]
-        assert why["masks"] == "metrics.shuffled_masks=0"
+        assert why[OF_MASKS] == "metrics.shuffled_masks=0"
 
 
 def test_colour_histograms_need_no_file(root: Path, data: ImageData, files: dict[str, str | None]) -> None:
