@@ -41,7 +41,8 @@ def of_test_images(
 ) -> EvaluationSet:
     batches = data.pair_loader(pairs, options["batch_size"])
     reference = f"{data.records.name} test, centre crop {data.image_size}"
-    return EvaluationSet(kind, batches, pairs.text, data.rows("test"), reference, path)
+    text = [words for words, whole in zip(pairs.text, data.store.ok[pairs.row], strict=True) if whole]
+    return EvaluationSet(kind, batches, text, data.rows("test"), reference, path)
 
 
 def passes(data: ImageData, images: int | None) -> Pairs:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.metrics.evaluate import summary
+from common.metrics.evaluation_sets import edits
 from common.metrics.functions import DOWN, UP, Meaning
+from tests.worlds.squares import squares
 from tests.worlds.tiny import call, make_world, words
 
 OWN = "model.arch=alexnet_tiny model.image_size=64 data.image_size=64 data.batch_size=8 trainer.max_epochs=1".split()
@@ -36,6 +38,20 @@ def test_fid_of_few_images_is_withheld_and_the_rest_is_told(
     again = json.loads((tmp_path / "runs" / "results.jsonl").read_text().splitlines()[-1])["numbers"]
     assert again["kid@classifier-cub"] == pytest.approx(numbers["kid@classifier-cub"], rel=1e-3)
     assert (tmp_path / "artifacts").stat().st_mtime == before  # no network trained, no image embedded again
+
+
+def test_a_photo_that_cannot_be_read_takes_its_sentences_with_it(tmp_path: Path) -> None:
+    data = squares(tmp_path, reads=("image", "caption"))
+    data.allow_missing = True
+    records, rows = data.records, data.records.rows("test")
+    records.images[rows[2]].write_bytes(b"no photo")
+    options = {"pairs": None, "pairs_per_image": 2, "seed": 0, "folder": tmp_path, "batch_size": 4}
+    chosen = edits(data, options)
+    shown = [
+        place for batch in chosen.batches for place in zip(batch["other_row"], batch["other_caption"], strict=True)
+    ]
+    assert len(shown) == 2 * (len(rows) - 1)
+    assert list(chosen.text) == [records.captions[row][caption] for row, caption in shown]
 
 
 NUMBERS: dict[str, float | None] = {
