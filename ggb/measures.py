@@ -272,11 +272,11 @@ class Measures:
             "clothes": self.parts and "CIELAB distance of mean colours over y's top and bottom",
             "lpips": None if self.lpips is None else f"{self.lpips.name} {self.lpips.hash}",
         }
-        why = {} if self.lpips is not None else {"lpips": f"{KNOWN_FILES['alexnet'].name} is not on disk"}
+        absent = {} if self.lpips is not None else {"lpips": f"{KNOWN_FILES['alexnet'].name} is not on disk"}
         if count // len(STRATA) < max(self.splits, self.few):
             fault = f"too few images in a third for {self.splits} splits, or below {ENOUGH:,}: metrics.allow_few"
-            why |= dict.fromkeys([", ".join(f"is_mean_{stratum}" for stratum in STRATA)], fault)
-        told["not_measured"] = why
+            absent |= dict.fromkeys([", ".join(f"is_mean_{stratum}" for stratum in STRATA)], fault)
+        told["not_measured"] = absent
         if self.bodies_seen:
             told["mask_is"] = "all but the pose mask of the target black"
         told["not_comparable"] = {"*is_*@*": "IS through another network", "is_mean_*": "a third of the pairs"}

@@ -177,7 +177,7 @@ class EditProxies:
         for name in ("sim", "mp", "mp01", "bg_l1", "bg_ssim", "bg_psnr", "div_lpips", "smooth_mean", "smooth_max"):
             numbers.setdefault(name, None)
         numbers["r_precision"], numbers["r_precision_std"] = self.precision()
-        return numbers if self.colours is None else numbers | self.colours.compute()
+        return numbers if self.colours is None else {**numbers, **self.colours.compute()}
 
     def precision(self) -> tuple[float | None, float | None]:
         """R-precision by the judge: the target sentence among sentences of images of other classes (top 1)."""
