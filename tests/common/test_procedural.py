@@ -151,6 +151,27 @@ def test_colours_of_each_picture_leave_the_species_its_build(tmp_path: Path, bir
         write_birds(tmp_path / "bad", **few, colours="bird")
 
 
+def test_of_one_shape_only_colours_differ(tmp_path: Path) -> None:
+    few = BIRDS | {"images": 24, "classes": 4}
+    write_birds(tmp_path / "birds", **few, colours="picture", shapes="one", workers=1)
+    told = np.load(tmp_path / "birds/truth/attributes.npz")
+    built = np.array(["color" not in name and "pattern" not in name for name in told["names"]])
+    assert (told["true"][:, built] == told["true"][0, built]).all()
+    assert len({tuple(own.values()) for own in truth(tmp_path / "birds")["images"].values()}) == 24
+    heads = []
+    for path in sorted((tmp_path / "birds/truth/parts").rglob("*.png")):
+        with Image.open(path) as file:
+            parts = np.asarray(file)
+        rows, columns = np.nonzero(parts == birds.PARTS.index("crown"))
+        heads.append((columns.mean() / parts.shape[1], rows.mean() / parts.shape[0]))
+    assert np.ptp(heads, axis=0).max() < 0.25  # each looks to the left
+    assert np.mean(heads, axis=0).max() < 0.5
+    write_flowers(tmp_path / "flowers", **FLOWERS | {"images": 27}, shapes="one", workers=1)
+    for root, write in ((tmp_path / "bad", write_birds), (tmp_path / "bad", write_flowers)):
+        with pytest.raises(UserError, match=r"data\.procedural\.shapes=two .*one"):
+            write(root, images=24, classes=4, side=32, seed=0, shapes="two")
+
+
 def test_split_is_by_class_and_its_pairs_of_colours_are_new(bird_root: Path) -> None:
     keys, numbers = ({part: pickle.loads((bird_root / "birds" / part / f"{file}.pickle").read_bytes())
                       for part in ("train", "test")} for file in ("filenames", "class_info"))  # fmt: skip

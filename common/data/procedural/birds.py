@@ -174,6 +174,16 @@ def recoloured(species: Species, rng: np.random.Generator) -> Species:
     return replace(species, colours=_colours(body, wing, crown, rng), head=_head(species.head, crown != body))
 
 
+def plain(species: Species) -> Species:
+    """The same colours on one build, with a crest and without patterns."""
+    shape = "perching-like"
+    bill, length = BUILDS[shape].bills[0]
+    build = replace(
+        species, shape=shape, size=SMALL, bill=bill, bill_length=length, tail=TAILS[1], wing="rounded-wings"
+    )
+    return replace(build, head="crested", belly_pattern="solid", wing_pattern="solid", tail_pattern="solid")
+
+
 @dataclass(frozen=True)
 class Pose:
     """What one picture adds to its species."""
@@ -188,6 +198,7 @@ class Pose:
 
     @classmethod
     def draw(cls, species: Species, rng: np.random.Generator) -> "Pose":
+        """As its build allows, one of seven with raised wings."""
         raised = rng.random() < 0.15
         places = species.build.places
         place = "air" if raised else places[int(rng.integers(len(places)))]
@@ -201,3 +212,9 @@ class Pose:
             scene=scenes[int(rng.integers(len(scenes)))],
             tones={name: jittered(name, rng) for name in NAMES},
         )
+
+    def still(self, species: Species) -> "Pose":
+        """The same tones and surroundings, perched and seen from the left side."""
+        scene = "foliage" if self.place in ("air", WATER) else self.scene
+        tilt = sum(species.build.tilt) / 2
+        return replace(self, tilt=tilt, look=0.0, left=True, raised=False, place=BRANCH, scene=scene)

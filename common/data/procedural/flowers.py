@@ -72,6 +72,11 @@ def recoloured(species: Species, rng: np.random.Generator) -> Species:
     return replace(species, colours=species.colours | {"petals": petals, "centre": centre})
 
 
+def plain(species: Species) -> Species:
+    """The same colours on one build without marks."""
+    return replace(species, petals=6, layers=1, outline="rounded", disc=0.36, mark="plain")
+
+
 def picture(species: Species, size: tuple[int, int], oversample: int, rng: np.random.Generator) -> Picture:
     """One photo of size (width, height); the whole blossom is inside the part that a test-time crop keeps."""
     tone = {part: jittered(name, rng) for part, name in species.colours.items()}

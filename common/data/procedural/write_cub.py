@@ -47,6 +47,7 @@ def write_birds(
     seed: int,
     label_noise: float = 0.2,
     colours: str = "species",
+    shapes: str = "species",
     workers: int | None = None,
 ) -> None:
     """Draws birds as a CUB-200-2011 with masks, attributes, captions and class-disjoint split. Does nothing if they are
@@ -55,24 +56,29 @@ def write_birds(
     root: becomes what paths.data is for the real files (CUB_200_2011/, attributes.txt, segmentations/, birds/). side:
     shorter side in pixels. label_noise: share of wrong ones among an attribute's labelled positives; a quarter as many
     true ones are missing. colours: "species", or "picture": each picture has colours of its own and its species gives
-    the build alone, so that no class tells a colour. workers: processes; None = one for each core. Raises UserError for
-    impossible counts or a root that holds something else.
+    the build alone, so that no class tells a colour. shapes: "species", or "one": all birds are of one build, in one
+    pose and without patterns, so that they differ in colours alone. workers: processes; None = one for each core.
+    Raises UserError for impossible counts or a root that holds something else.
     """
     if not 0 <= label_noise < 0.9:
         raise UserError(f"label_noise={label_noise} is no share that labels can have: choose it from 0 to 0.9.")
     arguments = {
         **{"images": images, "classes": classes, "side": side, "seed": seed},
-        **{"label_noise": label_noise, "colours": colours},
+        **{"label_noise": label_noise, "colours": colours, "shapes": shapes},
     }
     with drawn(Path(root), "birds", arguments) as folder:
         if folder is not None:
-            _write_birds(folder, images, classes, side, seed, label_noise, colours, workers)
+            _write_birds(folder, images, classes, side, seed, label_noise, colours, shapes, workers)
 
 
-def _draw_bird(task: Task, *, folder: Path, side: int, seed: int) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
+def _draw_bird(
+    task: Task, *, folder: Path, side: int, seed: int, still: bool
+) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
     """Writes one bird with mask, parts and captions. Returns its box, and its attributes: present, visible."""
     rng = np.random.default_rng([seed, DRAWING, task.id])
     pose = birds.Pose.draw(task.species, rng)
+    if still:
+        pose = pose.still(task.species)
     picture = bird_shapes.picture(task.species, pose, photo_size(side, rng), oversample(side), rng)
     save(folder, f"CUB_200_2011/images/{task.key}.jpg", picture.image, **JPEG)
     save(folder, f"segmentations/{task.key}.png", picture.votes, compress_level=1)
@@ -89,11 +95,21 @@ def _box(votes: np.ndarray) -> tuple[int, ...]:
 
 
 def _write_birds(
-    folder: Path, images: int, classes: int, side: int, seed: int, label_noise: float, colours: str, workers: int | None
+    folder: Path,
+    images: int,
+    classes: int,
+    side: int,
+    seed: int,
+    label_noise: float,
+    colours: str,
+    shapes: str,
+    workers: int | None,
 ) -> None:
     species, test = invent_classes(NAMES, NAMES, birds.invent, classes, seed)
     if colours == "picture":
         species = [replace(kind, name=kind.name.rpartition("_")[2]) for kind in species]  # without its colours
+    if shapes == "one":
+        species = [birds.plain(kind) for kind in species]
     class_dirs = [f"{k:03d}.{kind.name}" for k, kind in enumerate(species, 1)]
     labels = shared_out(images, classes)
     within = np.arange(images) - np.searchsorted(labels, labels)
@@ -106,7 +122,7 @@ def _write_birds(
             (folder / top / class_dir).mkdir(parents=True)
     if colours == "picture":
         tasks = recoloured(tasks, birds.recoloured, seed)
-    done = run(partial(_draw_bird, folder=folder, side=side, seed=seed), tasks, workers)
+    done = run(partial(_draw_bird, folder=folder, side=side, seed=seed, still=shapes == "one"), tasks, workers)
     boxes, true, visible = zip(*done, strict=True)
     _write_lists(folder / "CUB_200_2011", tasks, class_dirs, labels, boxes, seed)
     _write_attributes(folder, labels, np.array(true), np.array(visible), label_noise, seed)

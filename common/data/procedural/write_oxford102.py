@@ -8,6 +8,7 @@ procedural.json, truth/truth.json, truth/parts/<key>.png as in common/data/proce
 import io
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.io import savemat
@@ -41,16 +42,18 @@ def write_flowers(
     side: int,
     seed: int,
     colours: str = "species",
+    shapes: str = "species",
     workers: int | None = None,
 ) -> None:
     """Draws flowers as an Oxford-102 with segmim, captions and class-disjoint split (oxford102/, cvpr2016_flowers/).
 
     Arguments and errors as for `write_birds`.
     """
-    arguments = {"images": images, "classes": classes, "side": side, "seed": seed, "colours": colours}
+    arguments: dict[str, Any] = {"images": images, "classes": classes, "side": side, "seed": seed}
+    arguments |= {"colours": colours, "shapes": shapes}
     with drawn(Path(root), "flowers", arguments) as folder:
         if folder is not None:
-            _write_flowers(folder, images, classes, side, seed, colours, workers)
+            _write_flowers(folder, images, classes, side, seed, colours, shapes, workers)
 
 
 def _draw_flower(task: Task, *, folder: Path, side: int, seed: int) -> None:
@@ -73,9 +76,11 @@ def _write_mat(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _write_flowers(
-    folder: Path, images: int, classes: int, side: int, seed: int, colours: str, workers: int | None
+    folder: Path, images: int, classes: int, side: int, seed: int, colours: str, shapes: str, workers: int | None
 ) -> None:
     species, test = invent_classes(flowers.PETAL_COLOURS, flowers.CENTRE_COLOURS, flowers.invent, classes, seed)
+    if shapes == "one":
+        species = [flowers.plain(kind) for kind in species]
     rng = np.random.default_rng([seed, SPLIT, 1])
     labels = rng.permutation(classes)[shared_out(images, classes)]  # one class after the other, in no order of theirs
     class_dirs = [f"class_{k:05d}" for k in range(1, classes + 1)]

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the drawings: part of procedural.json
 FEW = 48  # below this many pictures starting processes costs more than it saves
-COLOURED = ("species", "picture")  # what has colours of its own
+CHOICES = {"colours": ("species", "picture"), "shapes": ("species", "one")}  # what has its own; the first: as in nature
 TRAIN_SHARE = 0.75  # of the classes: 150 of CUB's 200
 JPEG = {"quality": 93, "subsampling": 0}  # colours stay with their parts
 # streams of random numbers: default_rng([seed, stream, ...])
@@ -65,8 +65,9 @@ def drawn(
             f"{images} {kind} of {count} {groups} with side {side} cannot be drawn: ask for 3 {groups} or more, "
             f"{least} images or more of each, and a side of 16 or more."
         )
-    if choose("data.procedural.colours", arguments.get("colours", COLOURED[0]), COLOURED) == COLOURED[0]:
-        arguments = {key: value for key, value in arguments.items() if key != "colours"}  # as before there was a choice
+    for name, known in CHOICES.items():
+        if choose(f"data.procedural.{name}", arguments.get(name, known[0]), known) == known[0]:
+            arguments = {key: value for key, value in arguments.items() if key != name}  # as before there was a choice
     marker = json.dumps({"kind": kind, "version": VERSION, "arguments": arguments}, indent=1) + "\n"
     root = root.expanduser().absolute()
     with locked(root):
