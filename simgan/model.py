@@ -195,11 +195,11 @@ class SIMGAN(Editor):
     def d_terms(
         self, net: Discriminator, x: Tensor, own: Tensor, wrong: Tensor, fake: Tensor, target: Tensor
     ) -> dict[str, Tensor]:
-        """Eq. 1, of a fake made for `target`. The text enters after the trunk, so both real terms share it, and real
+        """Eq. 1, of a fake made for `target`. The text enters last, so all real terms share what D saw, and real
         and fake are never one BN batch."""
-        h = net.trunk(x)
+        seen = net.look(x)
         others = range(1, min(self.mismatches, len(own)))  # photos of the batch, whose own sentences do not fit x
-        real, unfit = net.head(h, own), [net.head(h, phi) for phi in (wrong, *(own.roll(k, 0) for k in others))]
+        real, unfit = net.head(seen, own), [net.head(seen, phi) for phi in (wrong, *(own.roll(k, 0) for k in others))]
         scores = {"real": real, "mismatch": torch.cat(unfit), "fake": net(fake.detach(), target)}
         if net is self.discriminator:
             self.to_log |= {f"train/score_{name}": upcast(score.detach()).mean() for name, score in scores.items()}

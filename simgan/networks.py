@@ -11,6 +11,7 @@ from itertools import pairwise
 from math import log2
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,7 +19,6 @@ from common.blocks import initialise, upcast
 from common.errors import UserError, check_ranges, choose
 
 SLOPE = 0.2  # LeakyReLU (Sec. 3.1); the slope is not in the paper: SISGAN
-BRIGHTEST = 0.99  # of what `image_skip` carries: tanh reaches 1 nowhere
 Context = AbstractContextManager[None]
 
 
@@ -72,7 +72,7 @@ class Standardise(nn.Module):
     def measure(self, phi: Tensor) -> None:
         """phi: M,D."""
         self.mean.copy_(phi.mean(0))
-        self.std.copy_(phi.std(0))
+        self.std.copy_(phi.std(0).clamp_min(1e-6))  # a coordinate that never changes stays 0
 
     def forward(self, phi: Tensor) -> Tensor:
         return (phi - self.mean) / self.std
@@ -129,7 +129,7 @@ class Generator(nn.Module):
         ca_bias: bool,
         recompute: bool,
     ) -> None:
-        """image_skip: the decoder says how the photo differs (before tanh), and begins near no difference at all."""
+        """image_skip: the decoder says where the photo is painted over, and with what (Pumarola et al. 2018)."""
         super().__init__()
         sizes = {"ngf": ngf, "n_res": n_res, "first_kernel": first_kernel, "ca_dim": ca_dim}
         check_ranges("model.generator", sizes, dict.fromkeys(sizes, "int [1, inf)") | {"n_res": "int [0, inf)"})
@@ -157,7 +157,7 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(2 * ngf, ngf, 4, 2, 1, bias=False),
             nn.BatchNorm2d(ngf),
             nn.ReLU(inplace=True),
-            nn.Conv2d(ngf, 3, 3, 1, 1),
+            nn.Conv2d(ngf, 4 if image_skip else 3, 3, 1, 1),
             nn.Tanh(),
         )
         initialise(self)
@@ -188,7 +188,8 @@ class Generator(nn.Module):
         *layers, squash = self.decoder
         for layer in layers:
             h = layer(h)
-        return squash(h + torch.atanh(x.clamp(-BRIGHTEST, BRIGHTEST)))
+        paint, mask = squash(h[:, :3]), h[:, 3:].sigmoid()
+        return torch.lerp(x, paint, mask)
 
     def recomputed(self, h: Tensor) -> Tensor:
         """The trunk with its activations computed again on the way back, which halves what a step stores."""
@@ -203,7 +204,7 @@ class Discriminator(nn.Module):
     """D(x, phi): does the photo fit the sentence? Eight convolutions, 11,523,521 parameters at 256 px (Sec. 3.1).
 
     x: B,3,S,S, phi: B,D -> B scores, raw: least squares wants no sigmoid. The text enters after the strided
-    convolutions, so `trunk(x)` serves several sentences.
+    convolutions, so `look(x)` serves several sentences.
     """
 
     def __init__(
@@ -247,9 +248,15 @@ class Discriminator(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor, phi: Tensor) -> Tensor:
-        return self.head(self.trunk(x), phi)
+        return self.head(self.look(x), phi)
 
-    def head(self, h: Tensor, phi: Tensor) -> Tensor:
-        """h: B,C,4,4 from `trunk`, phi: B,D -> B scores. Each call is a batch of its own for BatchNorm."""
-        text = self.text(self.standardise(phi))[:, :, None, None].expand(-1, -1, 4, 4)
-        return self.score(self.joint(torch.cat([h, text], 1))).flatten()
+    def look(self, x: Tensor) -> Tensor:
+        """All that no sentence changes: B,C,4,4, the image's share of the 1x1 convolution over image and text."""
+        h = self.trunk(x)
+        return F.conv2d(h, self.joint[0].weight[:, : h.shape[1]])  # type: ignore[index]
+
+    def head(self, seen: Tensor, phi: Tensor) -> Tensor:
+        """seen: B,C,4,4 from `look`, phi: B,D -> B scores. Each call is a batch of its own for BatchNorm."""
+        text = self.text(self.standardise(phi))  # the same at all 4x4 places, so its share is too
+        told = F.linear(text, self.joint[0].weight[:, -text.shape[1] :, 0, 0])  # type: ignore[index]
+        return self.score(self.joint[1:](seen + told[:, :, None, None])).flatten()

@@ -133,7 +133,8 @@ class EditProxies:
             if keep.any():
                 a, b, weight = x[keep], edit[keep], away[keep]
                 self.add("bg_l1", l1(a, b, weight))
-                self.add("bg_ssim", ssim(a, b, weight=weight))
+                kept = ssim(a, b, weight=weight)  # leaves out the edge, where a small picture's background may all lie
+                self.add("bg_ssim", kept[~kept.isnan()])
                 self.add("bg_psnr", psnr(a, b, weight).clamp_max(100.0))  # equal backgrounds would be infinite
                 if self.lpips is not None:
                     pasted = torch.where(weight.bool(), b, a)
@@ -173,7 +174,8 @@ class EditProxies:
         return torch.stack(found)[:, None].float()
 
     def compute(self, seen: Seen | None) -> Numbers:
-        numbers: Numbers = {name: float(torch.cat(v).mean()) for name, v in self.values.items()}
+        gathered = {name: torch.cat(v) for name, v in self.values.items()}
+        numbers: Numbers = {name: float(v.mean()) for name, v in gathered.items() if len(v)}
         for name in ("sim", "mp", "mp01", "bg_l1", "bg_ssim", "bg_psnr", "div_lpips", "smooth_mean", "smooth_max"):
             numbers.setdefault(name, None)
         numbers["r_precision"], numbers["r_precision_std"] = self.precision()

@@ -95,11 +95,13 @@ def test_a_side_without_a_grid_of_four_is_refused(side: int) -> None:
 
 def test_shared_trunk_equals_separate_calls() -> None:
     torch.manual_seed(0)
-    net = discriminator(image_size=32, ndf=8, d_max=32, phi_dim=6)
-    x, own, wrong = torch.randn(4, 3, 32, 32), torch.randn(4, 6), torch.randn(4, 6)
-    h = net.trunk(x)
+    net = discriminator(image_size=32, ndf=8, d_max=32, phi_dim=6).double()
+    x, own, wrong = torch.randn(4, 3, 32, 32).double(), torch.randn(4, 6).double(), torch.randn(4, 6).double()
+    seen = net.look(x)
     for phi in (own, wrong):
-        agree(net.head(h, phi), net(x, phi))
+        text = net.text(phi)[:, :, None, None].expand(-1, -1, 4, 4)
+        whole = net.score(net.joint(torch.cat([net.trunk(x), text], 1))).flatten()  # as Fig. 2 has it
+        torch.testing.assert_close(net.head(seen, phi), whole, atol=1e-10, rtol=0)
 
 
 def test_noise_and_mode_in_eval() -> None:
@@ -173,6 +175,9 @@ def test_standardised_sentence_vectors() -> None:
     net.measure(phi)
     torch.testing.assert_close(net(phi).mean(0), torch.zeros(6).double(), atol=1e-10, rtol=0)
     torch.testing.assert_close(net(phi).std(0), torch.ones(6).double(), atol=1e-10, rtol=0)
+    phi[:, 2] = 5.0  # says nothing
+    net.measure(phi)
+    assert (net(phi)[:, 2] == 0).all()
 
 
 def test_without_a_joint_norm_a_pair_is_judged_by_itself() -> None:
@@ -180,17 +185,20 @@ def test_without_a_joint_norm_a_pair_is_judged_by_itself() -> None:
     for norm in ("batch", "none"):
         torch.manual_seed(0)
         net = discriminator(image_size=16, phi_dim=6, ndf=8, text_dim=4, joint_norm=norm).double()
-        h, phi = torch.randn(4, 16, 4, 4).double(), torch.randn(4, 6).double()
-        other = torch.cat([phi[:1], phi[1:] * 3])
-        change = (net.head(h, phi)[0] - net.head(h, other)[0]).abs()
+        x, phi = torch.randn(4, 3, 16, 16).double(), torch.randn(4, 6).double()
+        seen, other = net.look(x), torch.cat([phi[:1], phi[1:] * 3])
+        change = (net.head(seen, phi)[0] - net.head(seen, other)[0]).abs()
         assert (change < 1e-10) == (norm == "none")
 
 
-def test_with_image_skip_a_generator_that_says_nothing_leaves_the_photo() -> None:
+def test_with_image_skip_the_photo_is_painted_over_where_the_mask_says() -> None:
     torch.manual_seed(0)
     net = generator(phi_dim=6, ngf=8, n_res=1, ca_dim=4, image_skip=True).double()
     photo, phi = torch.rand(2, 3, 16, 16).double() * 1.9 - 0.95, torch.randn(2, 6).double()
-    assert (net(photo, phi, mode="mean") - photo).abs().max() > 1e-3
-    nn.init.zeros_(net.decoder[-2].weight)  # its last convolution; the bias begins at 0
-    torch.testing.assert_close(net(photo, phi, mode="mean"), photo, atol=1e-10, rtol=0)
-    assert net(torch.ones(1, 3, 16, 16).double(), phi[:1]).max() < 1
+    last = net.decoder[-2]
+    nn.init.zeros_(last.weight)
+    for mask, paint in ((0.0, 0.5), (-40.0, 0.5), (40.0, 0.5), (0.3, -0.2)):
+        last.bias.data = torch.tensor([paint, 0, -paint, mask]).double()
+        share, colour = torch.tensor(mask).double().sigmoid(), last.bias[:3].tanh()[:, None, None]
+        wanted = (1 - share) * photo + share * colour
+        torch.testing.assert_close(net(photo, phi, mode="mean"), wanted, atol=1e-10, rtol=0)
