@@ -49,6 +49,7 @@ def ranking_cost(s: Tensor, margin: float, hardest: bool) -> Tensor:
 
 RANGES = dict.fromkeys(("word_dim", "dim", "min_count", "max_words", "views"), "int [1, inf)") | {
     "margin": "[0, inf)",
+    "dropout": "[0, 1)",
     "min_times_chance": "[0, inf)",
 }
 
@@ -78,6 +79,7 @@ class VSE(Artifact):
         dim: int,
         margin: float,
         hardest: bool,
+        dropout: float,
         optimizer: dict[str, Any],
         min_count: int,
         max_words: int,
@@ -87,9 +89,10 @@ class VSE(Artifact):
     ) -> None:
         """image_encoder: a `model=classifier` artifact, a torchvision file or `colours`; needed to fit alone.
 
-        words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read `vectors`. min_times_chance: how
-        far above chance R@1 on the held-out classes must be, or half as far as so many images allow, else the fit ends
-        in a UserError (a warning on partial and on drawn data). seed: of the choice of views.
+        words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read `vectors`. dropout: of the image
+        features. min_times_chance: how far above chance R@1 on the held-out classes must be, or half as far as so many
+        images allow, else the fit ends in a UserError (a warning on partial and on drawn data). seed: of the choice of
+        views.
         """
         super().__init__()
         self.save_hyperparameters()
@@ -103,7 +106,7 @@ class VSE(Artifact):
         self.word_dim, self.dim, self.margin, self.hardest = word_dim, dim, margin, hardest
         self.lr: float = optimizer["lr"]
         self.min_count, self.max_words, self.views, self.seed = min_count, max_words, views, seed
-        self.min_times_chance = min_times_chance
+        self.min_times_chance, self.dropout = min_times_chance, dropout
         self.vocabulary: Vocabulary | None = None
         self.recall: dict[str, float] = {}
 
@@ -178,7 +181,8 @@ class VSE(Artifact):
         view = torch.randint(self.views, (len(row),), generator=rng).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             u = self.text(self.ids[sentence], self.lengths[sentence])
-            loss = ranking_loss(self.project(self.table[row, view]), u, self.margin, self.hardest)
+            features = F.dropout(self.table[row, view], self.dropout)
+            loss = ranking_loss(self.project(features), u, self.margin, self.hardest)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(row))
         return loss
 

@@ -198,6 +198,19 @@ def test_every_view_is_used_and_its_choice_survives_a_resume(classifier: str, tm
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
+def test_image_features_are_dropped_while_it_learns(classifier: str, tmp_path: Path) -> None:
+    model, _ = fit(tmp_path, 1, image_encoder=classifier, dropout=0.5)
+    seen: list[torch.Tensor] = []
+    model.project.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    model.table = torch.ones_like(model.table)
+    rows = torch.arange(8)
+    model.training_step({"row": rows, "caption": torch.zeros_like(rows)}, 0)
+    assert set(seen[0].unique().tolist()) == {0.0, 2.0}  # dropped, or doubled to make up for it
+    with pytest.raises(UserError, match=r"model\.dropout=1"):
+        VSE(**settings("vse", dropout=1.0))
+
+
 def test_a_useless_encoder_stops_on_whole_data_and_warns_on_partial(
     classifier: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
