@@ -266,7 +266,7 @@ class Composed(NamedTuple):
     chosen: dict[str, str]
 
 
-@lru_cache(maxsize=128)  # some tenths of a second each, and the same words are asked for again and again
+@lru_cache(maxsize=512)  # some tenths of a second each, and the same words are asked for again and again
 def composed(*words: str) -> Composed:
     """The configuration of a command line, whether or not Hydra is running a job at the time."""
     running = GlobalHydra.instance().is_initialized()

@@ -338,7 +338,13 @@ def test_a_row_trains_and_every_tensor_moves(tmp_path: Path, row: str) -> None:
     assert [k for k, v in model.named_parameters() if k in before and torch.equal(v, before[k])] == []
 
 
-@pytest.mark.parametrize(("precision", "steps"), [("32-true", 50), ("bf16-mixed", 10)])
+@pytest.mark.parametrize(
+    ("precision", "steps"),
+    [
+        *[("32-true", 8), ("bf16-mixed", 2)],
+        *[pytest.param(*long, marks=pytest.mark.slow) for long in (("32-true", 50), ("bf16-mixed", 10))],
+    ],
+)
 def test_many_steps_stay_finite(tmp_path: Path, precision: str, steps: int) -> None:
     model = trained(make(lr=2e-4), tmp_path, steps=steps, precision=precision)
     assert model.all_finite is not None
