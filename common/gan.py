@@ -21,6 +21,7 @@ from common.losses import require_terms, weighted
 from common.weights import check_fit, check_parts, is_state
 
 log = logging.getLogger(__name__)
+FEW = 64  # images, a batch of the networks that others need: on fewer their bars are a matter of luck
 
 
 def paired_noise(pairs: Tensor, width: int, *, seed: int = 0) -> Tensor:
@@ -146,17 +147,17 @@ class Artifact(Checkpointed):
         return []
 
     def accept(self) -> None:
-        """Is it good enough? If not, a UserError on complete and real data, and a warning on others."""
+        """Is it good enough? If not, a UserError on complete and real data of `FEW` images or more, else a warning."""
         faults, records = self.shortfalls(), self.data.records
         verdict = f"model={self.KIND} on {records.name} is not good enough: {' and '.join(faults)}"
-        if faults and 0 < records.expected <= len(records) and not records.procedural:
+        if faults and 0 < records.expected <= len(records) >= FEW and not records.procedural:
             lower = " or ".join(f"model.{name}" for name in self.BAR)
             raise UserError(
                 f"{verdict}; train it by itself, `python run.py model={self.KIND}` with more trainer.max_epochs or "
                 f"another {lower}, and give its file to the model that reads it."
             )
         if faults:
-            log.warning("%s; going on, since the data are partial or drawn", verdict)
+            log.warning("%s; going on, since the data are partial, few or drawn", verdict)
         self.accepted = True
 
     def export(self) -> dict[str, Any]:

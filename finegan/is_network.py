@@ -117,7 +117,7 @@ class ISNetwork(Classifier):
         the area that a training crop keeps. eval_crop: share of the side that is measured (256 of 304).
 
         min_accuracy, min_is_test, is_train_between: what a fit on the complete photos must reach, else it ends in a
-        UserError (a warning on partial and on drawn data). The two Inception Scores are stated for 50 classes; for K
+        UserError (a warning on partial, few and drawn data). The two Inception Scores are stated for 50 classes; for K
         they keep the same share of the most there can be in logarithms: bar ** (ln K / ln 50).
         """
         super().__init__(

@@ -91,8 +91,8 @@ class VSE(Artifact):
 
         words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read `vectors`. dropout: of the image
         features. min_times_chance: how far above chance R@1 on the held-out classes must be, or half as far as so many
-        images allow, else the fit ends in a UserError (a warning on partial and on drawn data). seed: of the choice of
-        views.
+        images allow, else the fit ends in a UserError (a warning on partial, few and drawn data). seed: of the
+        choice of views.
         """
         super().__init__()
         self.save_hyperparameters()

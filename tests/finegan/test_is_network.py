@@ -215,7 +215,7 @@ def test_a_poor_judge_is_refused_on_the_complete_photos_only(
                 trainer.fit(model, datamodule=data)
         else:
             trainer.fit(model, datamodule=data)
-            assert "going on, since the data are partial or drawn" in caplog.text
+            assert "going on, since the data are partial, few or drawn" in caplog.text
 
 
 def test_a_stopped_fit_is_measured_too(tmp_path: Path) -> None:

@@ -218,7 +218,17 @@ def test_a_useless_encoder_stops_on_whole_data_and_warns_on_partial(
         fit(tmp_path, image_encoder=classifier, complete=True)
     with caplog.at_level(logging.WARNING, "simgan.vse"):
         fit(tmp_path, image_encoder=classifier)
-    assert "going on, since the data are partial or drawn" in caplog.text
+    assert "going on, since the data are partial, few or drawn" in caplog.text
+
+
+def test_the_bar_is_no_verdict_on_a_folder_of_few_images(
+    classifier: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = VSE(**settings("vse", word_dim=16, dim=32, views=2, image_encoder=classifier))
+    data = squares(tmp_path, reads=("caption",), per_class=4, batch_size=8, expected=40)  # all of them, and real
+    Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET).fit(model, datamodule=data)
+    assert "4 are wanted; going on, since the data are partial, few or drawn" in caplog.text
+    assert model.export()["bar"] == {"min_times_chance": 10.0}
 
 
 def test_the_bar_is_asked_again_where_nothing_is_left_to_train(classifier: str, tmp_path: Path) -> None:
