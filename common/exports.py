@@ -12,6 +12,7 @@ from torch import nn
 from common.errors import UserError
 from common.gan import GANModule
 from common.weights import (
+    are_settings,
     as_words,
     check_export,
     check_fit,
@@ -26,6 +27,17 @@ from common.weights import (
 )
 
 RUN = "give the <model>_<data>.pt that a fit left in its run's folder"
+
+
+def has_groups(settings: Mapping[str, Any]) -> bool:
+    """Whether settings are as a model takes them today, the average's in a group of their own."""
+    return isinstance(settings.get("average"), Mapping)
+
+
+def check_age(settings: Mapping[str, Any], path: str | Path) -> None:
+    """UserError for settings on one level: what they say by other names would count as the command's."""
+    if not has_groups(settings):
+        raise UserError(f"{path} is of an earlier version, whose settings had other names: train again with this one.")
 
 
 class Exported(GANModule):
@@ -93,7 +105,8 @@ class Exported(GANModule):
         """What a file of this kind holds. UserError for any other."""
         content = read_weights(path)
         check_export(content, cls.KIND, cls.FORMAT, path, RUN)
-        check_parts(content, {"data": str, "config": dict, "G": is_state, **cls.COMPANIONS}, path)
+        check_parts(content, {"data": str, "config": are_settings, "G": is_state, **cls.COMPANIONS}, path)
+        check_age(content["config"], path)
         return content
 
     @classmethod
@@ -107,7 +120,7 @@ class Exported(GANModule):
         except UserError:
             return {}
         theirs = content.get("config" if content.get("kind") == cls.KIND else "hyper_parameters")
-        if not isinstance(theirs, Mapping):
+        if not (isinstance(theirs, Mapping) and are_settings(theirs) and has_groups(theirs)):
             return {}
         other = differing(cls.comparable(settings), cls.comparable(theirs), (*cls.SERVED, *cls.TRAINED))
         return as_words({name: flat(theirs)[name] for name in other})
@@ -140,7 +153,8 @@ class Exported(GANModule):
     def take_checkpoint(self, content: dict[str, Any], path: str | Path) -> None:
         """All weights of a Lightning checkpoint."""
         self.check_checkpoint(content, path)
-        check_parts(content, {"hyper_parameters": dict}, path)
+        check_parts(content, {"hyper_parameters": are_settings}, path)
+        check_age(content["hyper_parameters"], path)
         theirs = self.comparable(content["hyper_parameters"])
         check_settings(self.comparable(self.hparams), theirs, (*self.SERVED, *self.TRAINED), path)
         self.on_load_checkpoint(content)

@@ -18,7 +18,7 @@ from common.blocks import frozen_prefixes, upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges
 from common.losses import require_terms, weighted
-from common.weights import check_fit, check_parts, is_state
+from common.weights import check_fit, check_parts, is_state, told
 
 log = logging.getLogger(__name__)
 FEW = 64  # images, a batch of the networks that others need: on fewer their bars are a matter of luck
@@ -94,12 +94,13 @@ class Checkpointed(LightningModule):
         found = suite.get("model") if isinstance(suite, Mapping) else "another program"
         if not isinstance(suite, Mapping) or found != type(self).__name__:
             raise UserError(
-                f"{source} is of {found}, not of {type(self).__name__}: give the file of this model, or the model of "
-                "this file."
+                f"{source} is of {told(found)}, not of {type(self).__name__}: give the file of this model, or the "
+                "model of this file."
             )
-        if suite.get("format") != self.CHECKPOINT_FORMAT:
+        version = suite.get("format")
+        if not isinstance(version, int) or version != self.CHECKPOINT_FORMAT:
             raise UserError(
-                f"{source} is of format {suite.get('format')}, not {self.CHECKPOINT_FORMAT}: train again with this "
+                f"{source} is of format {told(version)}, not {self.CHECKPOINT_FORMAT}: train again with this "
                 "version, resume=never."
             )
         check_parts(checkpoint, {"suite": {"images_seen": int, **self.FACTS}, "state_dict": is_state}, source)

@@ -114,6 +114,22 @@ def are_words(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
+def are_settings(value: object) -> bool:
+    """Whether something is the settings of a model: names with plain values, lists of these or names again."""
+
+    def plain(one: object) -> bool:
+        if isinstance(one, Mapping):
+            return all(isinstance(name, str | int) and plain(part) for name, part in one.items())
+        return all(map(plain, one)) if isinstance(one, list | tuple) else isinstance(one, str | int | float | None)
+
+    return isinstance(value, Mapping) and plain(value)
+
+
+def told(value: object) -> str:
+    """A word or number of a file's head, as a sentence has it; of anything else what it is."""
+    return str(value) if isinstance(value, str | int | None) else f"a {type(value).__name__}"
+
+
 def check_parts(content: Mapping[str, Any], parts: Mapping[str, Any], path: str | Path, inside: str = "") -> None:
     """UserError unless a file has these parts, each of its kind: a type, a test such as `is_state`, or parts again."""
     for name, kind in parts.items():
@@ -161,7 +177,7 @@ def settings_of(path: str | Path) -> Iterator[None]:
     """Where a network is built from settings that a file holds: those that build none are a UserError."""
     try:
         yield
-    except (UserError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+    except (UserError, TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
         fault = str(error).rstrip(".")
         raise UserError(f"{path} holds settings that build no network ({fault}): take the original file.") from error
 
@@ -263,12 +279,13 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def check_export(content: Mapping[str, Any], kind: str, format: int, path: str | Path, remedy: str) -> None:
     """UserError unless a file holds an export of this kind and format. remedy: which file to give."""
-    if content.get("kind") != kind:
-        found = f"a {content['kind']}" if "kind" in content else "something else"
-        raise UserError(f"{path} holds {found}, not a {kind}: {remedy}.")
-    if content.get("format") != format:
+    found, version = content.get("kind"), content.get("format")
+    if found != kind:
+        what = f"a {found}" if isinstance(found, str) else "something else"
+        raise UserError(f"{path} holds {what}, not a {kind}: {remedy}.")
+    if not isinstance(version, int) or version != format:
         raise UserError(
-            f"{path} is of format {content.get('format')}, not {format}: export it or train again with this version."
+            f"{path} is of format {told(version)}, not {format}: export it or train again with this version."
         )
 
 

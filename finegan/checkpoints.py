@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from common.blocks import Frozen
+from common.classifier import PARTS as CLASSIFIER_PARTS
 from common.classifier import ImageClassifier, load_image_encoder, recognise
 from common.data.readers.old_formats import read_pickle
 from common.errors import UserError
@@ -321,16 +322,18 @@ def load_trunk(encoder: ImageEncoder, path: str | Path) -> None:
     """
     content = read_weights(path)
     ours = content.get("kind") == "classifier"
-    content = content if ours else recognise(content, path)
+    content = read_artifact(path, "classifier", CLASSIFIER_PARTS) if ours else recognise(content, path)
     if content["arch"] != "inception_v3":
         raise UserError(f"{path} holds {content['arch']}, not the inception_v3 that model.trunk asks for.")
     state = {k: v for k, v in content["state_dict"].items() if not k.startswith("fc.")}
+    heads = {k: v for k, v in encoder.state_dict().items() if k.startswith("emb_") or "num_batches" in k}
+    check_fit(encoder, heads | state, (), path)
     if ours:
-        mean, std = (torch.tensor(content[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        with settings_of(path):
+            mean, std = (torch.tensor(content[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
         weight, offset = (f"Conv2d_1a_3x3.{name}" for name in ("conv.weight", "bn.running_mean"))
         state[offset] = state[offset] - (state[weight] * (0.5 - mean) / std).sum((1, 2, 3))
         state[weight] = state[weight] * 0.5 / std
-    heads = {k: v for k, v in encoder.state_dict().items() if k.startswith("emb_") or "num_batches" in k}
     encoder.load_state_dict(heads | state)
 
 

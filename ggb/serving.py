@@ -46,10 +46,15 @@ log = logging.getLogger(__name__)
 AT_ONCE = 32  # pictures in a batch
 
 
+def are_heads(value: object) -> bool:
+    """Whether something is a state dict for each of some networks."""
+    return isinstance(value, Mapping) and all(map(is_state, value.values()))
+
+
 class PoseGAN(Exported):
     """A generator of (x, c) -> images, of which the last is x-hat. The settings are those of its subclasses."""
 
-    COMPANIONS: ClassVar[Mapping[str, Any]] = {"heads": dict}
+    COMPANIONS: ClassVar[Mapping[str, Any]] = {"heads": are_heads}
     HEADS: ClassVar[str] = ""  # the part of G that x-hat does not need
     CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS)}
     RANGES: ClassVar[dict[str, str]] = {"pose_radius": "(0, inf)", "pose_sigma": "(0, inf)"}
