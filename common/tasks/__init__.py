@@ -8,12 +8,13 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common.config import as_list, locate
 from common.errors import UserError, choose
-from common.files import short_hash
+from common.files import short_hash, write_whole
 from common.tasks.job import Config, load_data
-from common.tasks.runs import RunFolder, identity
+from common.tasks.runs import RunFolder, append_result, identity, result_line
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ def run(cfg: Config, *, sweeping: bool = False) -> None:
 def fit(cfg: Config) -> None:
     from common.tasks.fit import export as write
     from common.tasks.fit import train_one
-    from common.tasks.score import score
 
     began = time.time()
     model, data, folder = train_one(cfg)
@@ -49,15 +49,48 @@ def fit(cfg: Config) -> None:
 def evaluate(cfg: Config) -> None:
     if not cfg.get("measures"):
         raise UserError(f"model={cfg['chosen']['model']} is scored while it is trained: use task=fit")
-    from common.tasks.score import score, trained
+    from common.tasks.fit import trained
 
     score(cfg, *trained(cfg))
+
+
+def score(cfg: Config, model: Any, data: Any, folder: RunFolder) -> None:
+    """Evaluates, prints the numbers, writes eval/<protocol>.json and appends the line of results.jsonl."""
+    from common.metrics.evaluate import evaluate, needs_classifier, summary
+    from common.tasks.fit import artifact, behind
+
+    options = cfg["metrics"] | {"pairs": cfg.get("pairs")}
+    files = {}
+    for name, need in cfg.get("needs_to_score", {}).items():
+        wanted = needs_classifier(options) if name == "classifier" else options["networks"]
+        files[name] = str(artifact(need, cfg["words"])) if wanted and need else None
+    numbers, protocol, cost = evaluate(model, data, options, cfg["measures"], files, Path(cfg["paths"]["artifacts"]))
+    weights = Path(cfg.get("checkpoint") or folder.export)
+    epochs, images = behind(weights, folder)
+    line = result_line(
+        cfg,
+        cfg["chosen"].get("table") or cfg["chosen"]["model"],
+        folder.path,
+        numbers,
+        protocol,
+        images_found=f"{len(data.records)} of {data.records.expected}",
+        data_hash=data.records.fingerprint(data.reads)[:8],
+        weights=str(weights),
+        epochs=epochs,
+        images=images,
+        cost=cost,
+    )
+    write_whole(folder.path / "eval" / f"{short_hash(protocol)}.json", json.dumps(line, indent=1))
+    if data.records.procedural:
+        print("numbers on PROCEDURAL data, not comparable with any paper:")
+    print(summary(numbers, protocol, locate(cfg["measures"]["_target_"]).MEANINGS))
+    append_result(Path(cfg["paths"]["runs"]), line)
 
 
 def sample(cfg: Config) -> None:
     """What the model makes of the user's images and texts."""
     from common.pictures import Request, destination, write
-    from common.tasks.score import trained
+    from common.tasks.fit import trained
 
     request = Request.of(cfg)
     model, data, folder = trained(cfg)
@@ -71,7 +104,7 @@ def sample(cfg: Config) -> None:
 def figure(cfg: Config) -> None:
     """One of the model's figures, of the user's images and texts or of test images."""
     from common.pictures import Request, destination, write
-    from common.tasks.score import trained
+    from common.tasks.fit import trained
 
     request, pictures = Request.of(cfg), cfg["pictures"]
     name = choose("figure", cfg["figure"], pictures["figures"])
@@ -90,7 +123,7 @@ def figure(cfg: Config) -> None:
 def export(cfg: Config) -> None:
     """The suite's one file, or a layout that the model's configuration lists."""
     from common.tasks.fit import export as write
-    from common.tasks.score import trained
+    from common.tasks.fit import trained
 
     layouts = cfg.get("layouts", {})
     choose("layout", cfg["layout"], ["suite", *layouts])

@@ -1,13 +1,14 @@
-"""Training a model, and what it needs first: networks and jobs whose products it reads."""
+"""Training a model, and what it needs first: networks and jobs whose products it reads; one that is trained."""
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from pytorch_lightning import LightningModule, seed_everything
 
-from common.command import composed_need
+from common.command import composed, composed_need, plain
 from common.config import build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError, tell
@@ -17,7 +18,7 @@ from common.tasks.job import Config, Job, load_data
 from common.tasks.runs import RunFolder, identity, keep_log
 from common.tasks.trainer import check_options, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
-from common.weights import find_weights
+from common.weights import find_weights, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -134,3 +135,64 @@ def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
         raise SystemExit(0)  # the other ranks are done when training is
     folder.say("trained", epochs=trainer.current_epoch)
     return model, data, folder
+
+
+# ---- a model that is trained, ready to serve
+
+
+def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
+    """The model of a run, a checkpoint or an exported file, with its text table, ready to serve."""
+    folder = RunFolder.of(cfg)
+    path = Path(cfg["checkpoint"] or newest(folder))
+    if not path.exists():
+        named = "checkpoint" if cfg["checkpoint"] else "run"
+        raise UserError(
+            f"there is no {named} at {path}: train it with the same command and task=fit, or give checkpoint=FILE"
+        )
+    if cfg["checkpoint"]:
+        take_settings(cfg, path)
+        folder = RunFolder.of(cfg)
+    # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
+    whole = path.suffix in (".pt", ".pth", ".safetensors", ".npz") or path.is_dir()
+    if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
+        fill_prerequisites(cfg, networks=not whole)
+    cfg["checkpoint"] = str(path)  # pictures say what drew them
+    data = load_data(cfg)
+    model = build(cfg["model"])
+    model.restore(path)
+    device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
+    return model.to(device).eval(), data, folder
+
+
+def take_settings(cfg: Config, path: Path) -> None:
+    """A file of weights brings the settings of its model, but for those that the command names."""
+    said = [word.partition("=")[0].lstrip("+") for word in cfg["words"]]
+    spec = {key: value for key, value in cfg["model"].items() if key != "_target_"}
+    found = locate(cfg["model"]["_target_"]).words_of(path, spec)
+    brought = [f"{key}={value}" for key, value in found.items() if key not in said]
+    if brought:
+        log.info("%s brings its settings: %s", path, " ".join(brought))
+        words = [*cfg["words"], *brought]
+        cfg |= plain(composed(*words), words)
+        cfg["hash"] = short_hash(identity(cfg))
+        with settings_of(path), torch.device("meta"):
+            build(cfg["model"])
+
+
+def newest(folder: RunFolder) -> Path:
+    """The weights of a run that have seen the most images: its export, unless a fit went on since and was stopped."""
+    if folder.export.is_file() and folder.last.is_file():
+        mine, last = (behind(path, folder)[1] or 0 for path in (folder.export, folder.last))
+        return folder.export if mine >= last else folder.last
+    return folder.export if folder.export.is_file() else folder.last
+
+
+def behind(weights: Path, folder: RunFolder) -> tuple[int | None, int | None]:
+    """Epochs and images behind a file of weights, as far as it is known: of a run's own files alone."""
+    if weights == folder.export:
+        told = folder.status().get("exported", {})
+        return told.get("epochs"), told.get("images")
+    if weights.suffix != ".ckpt":
+        return None, None
+    facts = torch.load(weights, weights_only=True, mmap=True, map_location="cpu")
+    return facts["epoch"] + 1, facts["suite"]["images_seen"]

@@ -10,9 +10,8 @@ import torch
 from common.command import composed, plain
 from common.errors import UserError
 from common.files import short_hash
-from common.tasks.fit import fill_prerequisites
+from common.tasks.fit import behind, fill_prerequisites, newest
 from common.tasks.runs import RunFolder, identity
-from common.tasks.score import behind, newest
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny import call, make_world, only_run, words
 

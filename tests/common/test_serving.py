@@ -13,7 +13,6 @@ import torch
 from common import tasks
 from common.command import composed, plain
 from common.errors import UserError
-from common.tasks import score
 from tests.worlds.layouts import refusal
 from tests.worlds.tiny import LENGTHS, WIDTHS, call, make_world, only_run, words
 
@@ -91,7 +90,7 @@ def test_a_figure_of_discriminators_takes_the_runs_own_checkpoint(
         asked.append(cfg["checkpoint"])
         raise UserError("enough.")
 
-    monkeypatch.setattr(score, "trained", restored)
+    monkeypatch.setattr("common.tasks.fit.trained", restored)
 
     def told(*more: str) -> str:
         return refusal(lambda: tasks.run(plain(composed(*line, *more), [*line, *more])))
