@@ -155,7 +155,7 @@ def test_the_newest_weights_of_a_run_that_was_stopped_are_scored(world: Path, mo
 COUNTED = {  # settings of a network that others need: small, and without files of others
     "classifier": "model.arch=alexnet_tiny model.image_size=64",
     "vse": "model.image_encoder=colours model.word_dim=8 model.dim=8 model.views=2",
-    "damsm": "model.inputs=text model.trunk=conv model.image_size=64 model.word_dim=8 model.code_dim=16",
+    "damsm": "model.inputs=text model.trunk=conv model.image_size=64 model.text.word_dim=8 model.code_dim=16",
     "is_network": "model.arch=alexnet_tiny model.image_size=64",
 }
 
