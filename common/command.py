@@ -360,7 +360,7 @@ def check_pair(cfg: dict[str, Any]) -> None:
 def check_data(cfg: dict[str, Any]) -> None:
     """Refuses a data set that is not there."""
     spec = cfg["data"]
-    if spec["source"] == "procedural" and "_target_" not in spec.get("procedural", {}):
+    if spec["source"] == "procedural" and not spec.get("procedural"):
         drawn = [name for name in choices("data") if "procedural" in alone("data", name)]
         raise UserError(
             f"data={spec['name']} has no procedural stand-in: add data.source=real to read your own files, or choose "

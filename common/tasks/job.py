@@ -65,7 +65,7 @@ def load_data(cfg: Config) -> "ImageData":
 def procedural_root(cfg: Config) -> Path:
     """The folder of the procedural stand-in of a data set, drawn now if it is not there."""
     spec = cfg["data"]
-    if "_target_" not in spec.get("procedural", {}):
+    if not spec.get("procedural"):
         raise UserError(f"data={spec['name']} has no procedural stand-in: choose data=cub or data=oxford102")
     root = Path(cfg["paths"]["artifacts"]) / "procedural" / f"{spec['name']}-{short_hash(spec['procedural'])}"
     if not (root / "procedural.json").is_file():

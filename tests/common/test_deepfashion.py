@@ -475,7 +475,7 @@ def test_photos_of_high_resolution_stand_in(tmp_path: Path, highres: str, frame:
     assert records.framing == highres
     note = f"the photos of 750x1101 stand in for those of 256x256, data.highres={highres}"
     assert records.notes == (note, "32 of 52,712 photos found")
-    assert f"{home / 'Img/img_highres'}: {note}" in caplog.text
+    assert note in caplog.text
     assert f"frame {frame}" in caplog.text
     names = {
         store_name(replace(records, framing=way), side=64, bbox_crop=False, masks=False) for way in ("", *FRAMINGS)
