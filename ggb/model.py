@@ -58,7 +58,6 @@ class GGB(PoseGAN):
         "discriminator.head": ("patch", "linear"),
         "downsize": ("area", "bilinear_aa"),
         "g_update": ("sequential", "stale", "joint"),
-        "lr_decay": ("none", "linear"),
     }
     RANGES: ClassVar[dict[str, str]] = PoseGAN.RANGES | {
         "generator.ngf": "int [1, inf)",
@@ -84,13 +83,9 @@ class GGB(PoseGAN):
         e_trainable: bool,
         downsize: str,
         adversarial: str,
-        pose_map: str,
-        pose_radius: float,
-        pose_sigma: float,
-        lr_decay: str,
-        **gan: Any,
+        **shared: Any,
     ) -> None:
-        """Plain values only; conf/model/ggb.yaml says where each comes from. gan: what `GANModule` takes.
+        """Plain values only; conf/model/ggb.yaml says where each comes from. shared: what `PoseGAN` takes.
 
         levels: those with a head, Eq. 3 and a guiding block; [] = the plain U-Net. A critic that is switched off, or
         whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics. g_update:
@@ -100,11 +95,11 @@ class GGB(PoseGAN):
         device's batch. average.statistics: batches whose statistics the averaged G gets after each epoch, null = the
         average of the live G's.
         """
-        super().__init__(**gan)
+        super().__init__(**shared)
         self.save_hyperparameters()
         self.settle()
         self.clip["ggb"] = self.clip["g"]
-        self.lr_decay, self.downsize, self.d_cond = lr_decay, downsize, d_cond
+        self.downsize, self.d_cond = downsize, d_cond
         self.real, self.fake = ADVERSARIAL[adversarial]
 
         critics = {"rapd": use_rapd, "nvtd": use_nvtd}

@@ -47,7 +47,6 @@ class PG2(PoseGAN):
     TRAINED = ("discriminator",)
     CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
         "g_adversarial": ("both", "drawn"),
-        "lr_decay": ("none", "linear"),
     }
     RANGES: ClassVar[dict[str, str]] = PoseGAN.RANGES | {
         "stage1_steps": "int [0, inf)",
@@ -66,24 +65,18 @@ class PG2(PoseGAN):
         generator: dict[str, Any],
         discriminator: dict[str, Any],
         tf_padding: bool,
-        pose_map: str,
-        pose_radius: float,
-        pose_sigma: float,
-        lr_decay: str,
-        **gan: Any,
+        **shared: Any,
     ) -> None:
-        """Plain values only; conf/model/pg2.yaml says where each comes from. gan: what `GANModule` takes.
+        """Plain values only; conf/model/pg2.yaml says where each comes from. shared: what `PoseGAN` takes.
 
         g_adversarial: both, the authors' code, a mean over D(x-hat_2) and D(x), of which the latter reaches x-hat_2
         through D's norms alone; drawn, the paper, over D(x-hat_2). tf_padding: for weights of the authors' TensorFlow
         code. pose_radius: of the disks, and of the limbs in M.
         """
-        super().__init__(**gan)
+        super().__init__(**shared)
         self.save_hyperparameters()
         self.settle()
-        self.loss, self.stage1_steps, self.pose_radius = loss, stage1_steps, pose_radius
-        self.g_adversarial = g_adversarial
-        self.lr_decay = lr_decay
+        self.loss, self.stage1_steps, self.g_adversarial = loss, stage1_steps, g_adversarial
         self.real, self.fake = ADVERSARIAL["bce"]
         self.generator = Generator(
             image_size=image_size, pose_channels=self.pose_channels, tf_padding=tf_padding, **generator

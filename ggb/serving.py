@@ -52,14 +52,17 @@ def are_heads(value: object) -> bool:
 
 
 class PoseGAN(Exported):
-    """A generator of (x, c) -> images, of which the last is x-hat. The settings are those of its subclasses."""
+    """A generator of (x, c) -> images, of which the last is x-hat."""
 
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"heads": are_heads}
     HEADS: ClassVar[str] = ""  # the part of G that x-hat does not need
-    CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS)}
+    CHOICES: ClassVar[dict[str, Sequence[str]]] = {"pose_map": tuple(CHANNELS), "lr_decay": ("none", "linear")}
     RANGES: ClassVar[dict[str, str]] = {"pose_radius": "(0, inf)", "pose_sigma": "(0, inf)"}
 
-    lr_decay: str
+    def __init__(self, *, pose_map: str, pose_radius: float, pose_sigma: float, lr_decay: str, **gan: Any) -> None:
+        """How poses are drawn (`pose_maps`), and the end of the rate. gan: what `GANModule` takes."""
+        super().__init__(**gan)
+        self.pose_map, self.pose_radius, self.pose_sigma, self.lr_decay = pose_map, pose_radius, pose_sigma, lr_decay
 
     def settle(self) -> None:
         """Call after `save_hyperparameters`: checks choices and ranges and keeps what is served by."""
@@ -71,7 +74,7 @@ class PoseGAN(Exported):
 
     @property
     def pose_channels(self) -> int:
-        return CHANNELS[self.hparams["pose_map"]]
+        return CHANNELS[self.pose_map]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -114,9 +117,8 @@ class PoseGAN(Exported):
 
     def pose(self, joints: Tensor) -> Tensor:
         """c: joints B,18,2 in pixels of an image of side S -> B,C,S,S, drawn on their device."""
-        how = self.hparams
-        radius, sigma = how["pose_radius"], how["pose_sigma"]
-        return pose_maps(joints, self.image_size, kind=how["pose_map"], radius=radius, sigma=sigma)
+        kind, radius, sigma = self.pose_map, self.pose_radius, self.pose_sigma
+        return pose_maps(joints, self.image_size, kind=kind, radius=radius, sigma=sigma)
 
     def scheduled(self, *sides: Iterable[nn.Parameter]) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:
         """An Adam for each set of parameters, its rate constant or a `LinearDecay`."""
