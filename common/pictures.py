@@ -193,18 +193,13 @@ class Sheet:
         side: pixels that each image is shown at (nearest when enlarged); None = its own size within 128 to MOST.
         """
         size = max(column[0].shape[-1] for column in self.columns.values())
-        return self.band(list(self.columns), side or min(max(size, 128), MOST))
-
-    def band(self, headings: Sequence[str], side: int) -> Image.Image:
-        """These columns beside one another."""
-        rows = range(len(self.columns[headings[0]]))
-        places = [list(self.columns).index(heading) for heading in headings]
-        width = len(headings) * (side + GAP) + GAP
-        heads = [[heading] for heading in headings]
+        side = side or min(max(size, 128), MOST)
+        rows = range(len(next(iter(self.columns.values()))))
+        width = len(self.columns) * (side + GAP) + GAP
         above = [wrapped(line, width) or [""] for line in self.above] or [[] for _ in rows]
-        below = [[wrapped(row[k], side) for k in places] for row in self.below] or [[] for _ in rows]
+        below = [[wrapped(words, side) for words in row] for row in self.below] or [[] for _ in rows]
         tall = [len(above[r]) * LINE + side + 3 * GAP + LINE * max(map(len, below[r]), default=0) for r in rows]
-        top = 5 + LINE * max(map(len, heads))
+        top = 5 + LINE
         canvas = Image.new("RGB", (width, top + sum(tall)), "white")
         pen = ImageDraw.Draw(canvas)
 
@@ -212,14 +207,14 @@ class Sheet:
             for number, line in enumerate(lines):
                 pen.text((left, at + number * LINE), line, fill=fill, font=FONT)
 
-        lefts = [GAP + k * (side + GAP) for k in range(len(headings))]
-        for left, head in zip(lefts, heads, strict=True):
-            say(head, left, 3, "black")
+        lefts = [GAP + k * (side + GAP) for k in range(len(self.columns))]
+        for left, heading in zip(lefts, self.columns, strict=True):
+            say([heading], left, 3, "black")
         for row in rows:
             say(above[row], GAP, top)
             first = top + len(above[row]) * LINE + GAP
-            for k, (left, heading) in enumerate(zip(lefts, headings, strict=True)):
-                picture = to_picture(self.columns[heading][row])
+            for k, (left, column) in enumerate(zip(lefts, self.columns.values(), strict=True)):
+                picture = to_picture(column[row])
                 how = Image.Resampling.NEAREST if picture.width < side else Image.Resampling.BILINEAR
                 canvas.paste(picture.resize((side, side), how), (left, first))
                 say(below[row][k] if below[row] else (), left, first + side)
