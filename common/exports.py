@@ -55,10 +55,6 @@ class Exported(GANModule):
     PLACES: ClassVar[tuple[str, ...]] = ()  # settings that are files of one machine: null in what leaves it
     COMPANIONS: ClassVar[Mapping[str, Any]] = {}  # parts of the file with their types (`weights.check_parts`)
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self.data_name = self.data.name
-
     def nets(self) -> dict[str, nn.Module]:
         """G, and its average where one is kept."""
         average = self.ema_generator

@@ -63,6 +63,10 @@ class Checkpointed(LightningModule):
         """The data module of the fit that runs."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.data is not None:  # None: of a plain loader
+            self.data_name = self.data.name
+
     def facts(self) -> dict[str, Any]:
         """Plain values that the weights are nothing without."""
         return {name: getattr(self, name) for name in self.FACTS}
@@ -134,10 +138,6 @@ class Artifact(Checkpointed):
     BAR: ClassVar[tuple[str, ...]] = ()  # settings that say how good it has to be
 
     accepted = False  # whether `accept` was asked since it was trained
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self.data_name = self.data.name
 
     def content(self) -> dict[str, Any]:
         """What the file holds besides format, kind, data and bar."""
