@@ -31,16 +31,21 @@ def square_about(box: np.ndarray, width: int, height: int) -> Box:
     return max(0, cx - half), max(0, cy - half), min(width, cx + half), min(height, cy + half)
 
 
-def fitted(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height with the shorter one `side` and the aspect kept (the longer one rounded down: torchvision)."""
+def fitted(width: int, height: int, side: int, *, squash: bool = False) -> tuple[int, int]:
+    """Width and height with the shorter one `side` and the aspect kept (the longer one rounded down: torchvision).
+
+    squash: both are `side`.
+    """
+    if squash:
+        return side, side
     if width <= height:
         return side, int(side * height / width)
     return int(side * width / height), side
 
 
-def fit(image: Image.Image, side: int) -> Image.Image:
-    """The image with shorter side `side`: bilinear with antialiasing, as Pillow resizes."""
-    return image.resize(fitted(*image.size, side), Image.Resampling.BILINEAR)
+def fit(image: Image.Image, side: int, *, squash: bool = False) -> Image.Image:
+    """The image with sides as `fitted` has them: bilinear with antialiasing, as Pillow resizes."""
+    return image.resize(fitted(*image.size, side, squash=squash), Image.Resampling.BILINEAR)
 
 
 def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -1,23 +1,19 @@
-"""Batches of any dataset: what an epoch draws, how windows leave the store, what happens to them on the device.
+"""Batches of any dataset: which rows an epoch and an evaluation show, as common/data/windows.py cuts them.
 
 N images, B batch, S side of an image. An epoch's draws are one function of (seed, epoch), made in the main process:
 the stream is the same for any number of workers and ranks, and after a resume.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -25,10 +21,10 @@ from torch import Tensor
 from common.data.edit_pairs import Pairs, caption_counts
 from common.data.geometry import centre_crop, check_colour, fit, upright
 from common.data.pose_pairs import pairs_of
-from common.data.poses import flipped, in_window
 from common.data.records import Records, Sample
 from common.data.sampling import Draws, EpochSampler, PairSampler
 from common.data.store import ImageStore
+from common.data.windows import Loader, Windows, prepare
 from common.errors import UserError, check_ranges, choose
 
 log = logging.getLogger(__name__)
@@ -41,123 +37,6 @@ class Reader(Protocol):
     """A dataset: CUB, Oxford102, Folder, ..."""
 
     def read(self) -> Records: ...
-
-
-class Windows:
-    """Turns draws into a batch: S windows copied out of the store, at floor(u (W - S + 1)) of a side W."""
-
-    def __init__(self, records: Records, store: ImageStore | None, size: int, reads: Sequence[str]) -> None:
-        self.store, self.size, self.reads = store, size, reads
-        self.labels = records.labels
-        self.attributes = records.attributes if "attributes" in reads else None
-        self.joints = records.joints if "joints" in reads else None
-        self.pinned = torch.cuda.is_available()
-
-    def batch(self, draws: Draws) -> dict[str, Tensor]:
-        """image, target B,S,S,3 uint8, mask B,S,S uint8 in {0, 1}, attributes B,A uint8, joints, target_joints B,18,2
-        int64 before any flip; columns of the draws as they are."""
-        rows, size = draws["row"], self.size
-        batch = {name: torch.tensor(column) for name, column in draws.items() if name not in ("u", "v")}
-        batch["label"] = torch.from_numpy(self.labels[rows])
-        if self.attributes is not None:
-            batch["attributes"] = torch.from_numpy(self.attributes[rows])
-        if self.store is None:
-            return batch
-        places = self._places(rows, draws)
-        if "image" in self.reads:
-            batch["image"] = self._stack(self.store.window, places, (size, size, 3))
-        if "mask" in self.reads:
-            batch["mask"] = self._stack(self.store.mask_window, places, (size, size))
-        if self.joints is not None:
-            batch["joints"] = self._poses(self.joints, places)
-        if "target" in self.reads and "target_row" in draws:
-            places = self._places(draws["target_row"], draws)
-            batch["target"] = self._stack(self.store.window, places, (size, size, 3))
-            if self.joints is not None:
-                batch["target_joints"] = self._poses(self.joints, places)
-        return batch
-
-    def _places(self, rows: np.ndarray, draws: Draws) -> list[tuple[int, int, int, int]]:
-        """Row, top, left and size of each window."""
-        assert self.store is not None
-        places, size = [], self.size
-        for row, u, v in zip(rows.tolist(), draws["u"].tolist(), draws["v"].tolist(), strict=True):
-            height, width = self.store.shape(row)
-            places.append((row, int(v * (height - size + 1)), int(u * (width - size + 1)), size))
-        return places
-
-    def _poses(self, joints: np.ndarray, places: list[tuple[int, int, int, int]]) -> Tensor:
-        assert self.store is not None
-        rows, tops, lefts, _ = np.array(places).T
-        return torch.from_numpy(in_window(joints[rows], self.store.side, lefts, tops, self.size))
-
-    def _stack(self, view: Callable[..., np.ndarray], places: list[tuple], shape: tuple[int, ...]) -> Tensor:
-        out = torch.empty((len(places), *shape), dtype=torch.uint8, pin_memory=self.pinned)
-        for window, place in zip(out.numpy(), places, strict=True):
-            window[...] = view(*place)
-        return out
-
-
-class Loader:
-    """The batches of a batch sampler, in its order, made up to 2 * `workers` ahead by as many threads.
-
-    Threads rather than a DataLoader's processes: numpy copies without the GIL, while handing a batch over in shared
-    memory costs seven times the copy. Nothing is drawn before the first batch is asked for: Lightning makes a resumed
-    run's iterator before it calls set_epoch. `done` gives the batches of the epoch that the run had done before then.
-    """
-
-    def __init__(
-        self, windows: Windows, batch_sampler: Any, workers: int = 0, done: Callable[[], int] = lambda: 0
-    ) -> None:
-        self.windows, self.batch_sampler, self.workers, self.done = windows, batch_sampler, workers, done
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        draws = islice(self.batch_sampler, self.done(), None)
-        if not self.workers:
-            yield from map(self.windows.batch, draws)
-            return
-        with ThreadPoolExecutor(self.workers, "loader") as pool:
-            ahead = deque(pool.submit(self.windows.batch, each) for each in islice(draws, 2 * self.workers))
-            while ahead:
-                batch = ahead.popleft().result()
-                ahead.extend(pool.submit(self.windows.batch, each) for each in islice(draws, 1))
-                yield batch
-
-
-def prepare(batch: dict[str, Tensor]) -> Sample:
-    """A loader's batch as the model reads it (see Sample), on the batch's device.
-
-    Image, mask, target and joints are flipped alike, image and mask turned alike; a turned image is filled up by its
-    reflection at the border, its mask is cut at >= 0.5. image: B,S,S,3 uint8 -> B,3,S,S float, x / 127.5 - 1.
-    """
-    batch = dict(batch)
-    flip, angle = batch.pop("flip", None), batch.pop("angle", None)
-    for name in {"joints", "target_joints"} & batch.keys():
-        if flip is not None:
-            batch[name] = flipped(batch[name], batch["image"].shape[1], flip)
-    for name in {"image", "target", "mask"} & batch.keys():
-        x = batch[name][:, None] if name == "mask" else batch[name].permute(0, 3, 1, 2).contiguous()
-        if flip is not None:
-            x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
-        x = x.to(torch.get_default_dtype())
-        if angle is not None:
-            x = rotate(x, angle)
-        batch[name] = (x >= 0.5).to(x.dtype) if name == "mask" else x.div_(127.5).sub_(1)
-    if "attributes" in batch:
-        batch["attributes"] = batch["attributes"].to(torch.get_default_dtype())
-    return cast(Sample, batch)
-
-
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """B,C,S,S in [0, 255] turned about the centre by B angles in degrees, counterclockwise; reflected at the border."""
-    cos, sin, zero = angle.deg2rad().cos(), angle.deg2rad().sin(), torch.zeros_like(angle)
-    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return turned.clamp_(0, 255)  # its weights sum to 1 only up to round-off
 
 
 RANGES = {
@@ -176,7 +55,8 @@ class ImageData(LightningDataModule):
     load_ratio: the shorter side is resized to round(S * load_ratio) and S windows are cut from that (76/64: Reed et al.
     2016, StackGAN). reads: which of READS the model needs; `row` and `label` are always given, no pixel is touched
     without "image" or "mask"; with "target" an epoch visits pairs of one person in two poses, with "joints" the poses
-    come too. bbox_crop: the square about the bird first (StackGAN, AttnGAN). background: a colour, behind what is
+    come too. bbox_crop: the square about the bird first (StackGAN, AttnGAN). squash: both sides are resized to
+    round(S * load_ratio), so that the whole image is seen, its aspect not kept. background: a colour, behind what is
     transparent in a photo. allow_missing: unreadable images are left out instead of refused. store: folder for the
     image store, None = beside the data, or spare_store where that cannot be written. shrink: of fewer images than
     batch_size a batch has all, instead of a UserError; so it is for a network that another one needs.
@@ -194,6 +74,7 @@ class ImageData(LightningDataModule):
         flip: bool = True,
         rotate_deg: float = 0.0,
         bbox_crop: bool = False,
+        squash: bool = False,
         background: str = "white",
         allow_missing: bool = False,
         workers: int = 0,
@@ -216,12 +97,12 @@ class ImageData(LightningDataModule):
         self.load_size = max(image_size, round(image_size * load_ratio))
         self.reads, self.train_split, self.flip, self.rotate_deg = tuple(reads), train_split, flip, rotate_deg
         self.bbox_crop, self.allow_missing, self.workers, self.seed = bbox_crop, allow_missing, workers, seed
-        self.background, self.shrink = check_colour(background), shrink
+        self.background, self.squash, self.shrink = check_colour(background), squash, shrink
         self.store_folder, self.spare_store = Path(store) if store else None, spare_store
 
     @cached_property
     def records(self) -> Records:
-        return replace(self.dataset.read(), background=self.background)
+        return replace(self.dataset.read(), background=self.background, squash=self.squash)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -320,7 +201,7 @@ class ImageData(LightningDataModule):
 
     def crop_photo(self, image: Image.Image) -> Tensor:
         """Any photo by the test-time geometry: 1,3,S,S in [-1, 1]."""
-        photo = np.asarray(fit(upright(image, self.background), self.load_size))
+        photo = np.asarray(fit(upright(image, self.background), self.load_size, squash=self.squash))
         window = centre_crop(photo, self.image_size)
         return prepare({"image": torch.from_numpy(window.copy())[None]})["image"]
 

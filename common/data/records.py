@@ -33,6 +33,7 @@ class Sample(TypedDict, total=False):
     mask: Tensor  # B,1,S,S float in {0, 1}, 1 = foreground, cut and flipped like the image
     attributes: Tensor  # B,A float in {0, 1} (CUB: A = 312, in the order of attributes.txt)
     label: Tensor  # B int64, class, 0-based into Records.classes
+    flip: Tensor  # B bool, whether the image is mirrored; training alone
     row: Tensor  # B int64, row of the image in Records: index into tables over the whole dataset
     target: Tensor  # B,3,S,S float in [-1, 1]: what `image` shows, the same person in the same clothes, in another pose
     target_row: Tensor  # B int64, row of the target
@@ -70,6 +71,7 @@ class Records:
     identities: np.ndarray | None = None  # N int64: photos of one show the same person in the same clothes
     pose_pairs: dict[str, np.ndarray] = field(default_factory=dict)  # "train", "val", "test": P,2 rows: source, target
     framing: str = ""  # how each photo is made 256x256 before all else, one of geometry.FRAMINGS; "" = it is as it is
+    squash: bool = False  # the sides are resized each by itself, so that all images are squares
     background: str = "white"  # a colour, behind what is transparent in a photo
     mirrored: bool = False  # each training pair is seen twice an epoch: as it is, and with both photos mirrored
     procedural: bool = False  # drawn by common/data/procedural
@@ -95,6 +97,8 @@ class Records:
         columns: dict[str, Any] = {"keys": self.keys, "labels": self.labels, "classes": self.classes}
         columns |= {"test": self.test, "framing": self.framing, "mirrored": self.mirrored, "boxes": self.boxes}
         columns["background"] = self.background
+        if self.squash:  # else the hash is as it was before this was possible
+            columns["squash"] = True
         if "caption" in reads:
             columns["captions"] = self.captions
         if "attributes" in reads:

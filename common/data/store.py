@@ -2,7 +2,8 @@
 
 A store is a folder: `images.u8` (the images one after another, row-major H,W,3), `masks.u8` (the same without the 3),
 `shapes.npy` (N,2: H, W) and `store.json`. It is built in `<name>.partial` and renamed when complete; a build that was
-killed goes on from its journal. The shorter side of an image is `side`, its aspect is kept (papers: Sec. 4 of each).
+killed goes on from its journal. The shorter side of an image is `side`, its aspect is kept (papers: Sec. 4 of each), or
+with `Records.squash` both sides are.
 """
 
 import errno
@@ -222,7 +223,7 @@ def store_name(records: Records, *, side: int, bbox_crop: bool, masks: bool) -> 
     if masks and not records.masks:
         raise UserError(f"{records.name} in {records.root} has no masks: add them, or choose a model that needs none.")
     digest = hashlib.sha256(repr((VERSION, side, bbox_crop, masks, records.boxes is None)).encode())
-    digest.update(f"{records.framing} {records.background}".encode())
+    digest.update(f"{records.framing} {records.background}{' squash' * records.squash}".encode())
     if bbox_crop and records.boxes is not None:
         digest.update(np.ascontiguousarray(records.boxes, np.float32).tobytes())
     for paths in (records.images, records.masks if masks else ()):
@@ -272,12 +273,12 @@ def _plan(records: Records, side: int, bbox_crop: bool, masks: bool) -> tuple[li
         if records.framing:
             width = height = FRAME
         if not bbox_crop:
-            return None, fitted(width, height, side)
+            return None, fitted(width, height, side, squash=records.squash)
         assert records.boxes is not None
         crop = square_about(records.boxes[row], width, height)
         if crop[0] >= crop[2] or crop[1] >= crop[3]:
             return f"The bounding box of {records.images[row]} lies outside it: correct bounding_boxes.txt."
-        return crop, fitted(crop[2] - crop[0], crop[3] - crop[1], side)
+        return crop, fitted(crop[2] - crop[0], crop[3] - crop[1], side, squash=records.squash)
 
     items, bad, shapes, offset = [], {}, np.zeros((len(records), 2), np.int32), 0
     with ThreadPoolExecutor(8) as pool:  # the headers wait for the disk, not for the processor

@@ -56,7 +56,7 @@ def load_data(cfg: Config) -> "ImageData":
         masks="mask" in spec["reads"],
         attributes="attributes" in spec["reads"],
     )
-    own = "image_size batch_size load_ratio reads train_split flip rotate_deg bbox_crop background".split()
+    own = "image_size batch_size load_ratio reads train_split flip rotate_deg bbox_crop squash background".split()
     own += ["allow_missing", "workers"]
     settings = {key: spec[key] for key in own} | {"store": store, "spare_store": spare}
     return ImageData(dataset=reader, seed=cfg["seed"], shrink=cfg.get("prerequisite", False), **settings)

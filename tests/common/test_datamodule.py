@@ -11,10 +11,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from common.data.edit_pairs import make_pairs, read_csv, write_csv
-from common.data.module import EpochSampler, ImageData, rotate
+from common.data.module import ImageData
 from common.data.readers.folder import Folder
 from common.data.records import Records
-from common.data.sampling import other_class
+from common.data.sampling import EpochSampler, other_class
+from common.data.windows import rotate
 from common.errors import UserError
 from tests.worlds.layouts import make_folder
 
@@ -175,6 +176,7 @@ def test_a_sample_is_as_the_contract_says(root):
         "image": ((8, 3, SIZE, SIZE), torch.float32),
         "mask": ((8, 1, SIZE, SIZE), torch.float32),
         "attributes": ((8, 2), torch.float32),
+        "flip": ((8,), torch.bool),
         **dict.fromkeys(("label", "row", "caption", "other_row", "other_caption"), index),
     }
     assert batch["image"].min() >= -1
@@ -210,6 +212,23 @@ def test_values_and_flip_by_hand(root):
     assert not raw["flip"].all()
 
 
+def test_squashed_images_are_whole_and_flips_are_told(root):
+    """papers/jem.md, Sec. 4.5: both sides are resized to S, and a guide has to know which image is mirrored."""
+    module = data(root, squash=True, load_ratio=1.0, reads=("image", "mask", "caption"))
+    assert {module.store.shape(row) for row in range(len(module.store))} == {(SIZE, SIZE)}
+    photo = Image.open(module.records.images[3])
+    assert photo.size[0] != photo.size[1]
+    whole = np.asarray(photo.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    assert (module.store.image(3) == whole).all()
+    assert torch.equal(module.crop_photo(photo), module.move(next(iter(module.eval_loader(rows=[3]))), "cpu")["image"])
+    assert data(root).store.folder.name != module.store.folder.name
+    assert data(root).records.fingerprint(("image",)) != module.records.fingerprint(("image",))
+    batch = module.move(next(iter(module.train_dataloader())), "cpu")
+    for row, flip, image in zip(batch["row"].tolist(), batch["flip"].tolist(), batch["image"], strict=True):
+        stored = torch.from_numpy(module.store.image(row).copy()).permute(2, 0, 1) / 127.5 - 1
+        assert torch.equal(image, stored.flip(2) if flip else stored)
+
+
 def test_windows_reach_every_offset_and_no_further(root):
     """19 x 25 in the store: tops 0 to 3, lefts 0 to 9."""
     module = data(root, reads=("image",), flip=False)
@@ -240,7 +259,7 @@ def test_without_pixels_no_image_is_touched(tmp_path):
     module = data(tmp_path / "tiny", reads=("caption", "attributes"), changes={"images": absent, "masks": ()})
     module.prepare_data()
     batch = module.move(next(iter(module.train_dataloader())), "cpu")
-    assert batch.keys() == {"row", "label", "caption", "other_row", "other_caption", "attributes"}
+    assert batch.keys() == {"row", "label", "caption", "other_row", "other_caption", "attributes", "flip"}
     assert next(iter(module.eval_loader())).keys() == {"row", "label", "caption", "attributes"}
     assert not (tmp_path / "tiny" / ".store").exists()
 
