@@ -1,18 +1,8 @@
-"""How good the sentence vectors of `vse` are: what they find, and which colours they tell."""
+"""How good the sentence vectors of `vse` are: which images and sentences find each other."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-
-from common.metrics.colour_match import named_colours
-
-MOST = 6000  # sentences that a probe is fitted on: all would take longer than the encoder's training
-ITERATIONS = 300
 
 
 def retrieval(v: Tensor, u: Tensor, owner: Tensor, labels: Tensor, chunk: int = 512) -> dict[str, float]:
@@ -45,22 +35,3 @@ def retrieval(v: Tensor, u: Tensor, owner: Tensor, labels: Tensor, chunk: int = 
     result["class_ap50"] = (label[nearest] == torch.arange(len(present), device=v.device)).float().mean().item()
     result["times_chance"] = (result["image_r1"] + result["text_r1"]) / 2 * n
     return result
-
-
-def colour_probe(known: np.ndarray, heard: Sequence[str], new: np.ndarray, unheard: Sequence[str]) -> dict[str, float]:
-    """probe_<part>: share of the unheard sentences naming a colour for the part whose vector tells it, for each part.
-
-    A logistic regression from the vectors known N,D of the N sentences heard, scored on new M,D of the M unheard ones.
-    A generator can hardly read what a linear map cannot. Parts that too few sentences name are left out.
-    """
-    kept = np.random.default_rng(0).permutation(len(known))[:MOST]
-    scale = StandardScaler().fit(known[kept])
-    fitted, scored = scale.transform(known[kept]), scale.transform(new)
-    told, asked = [named_colours(heard[k]) for k in kept], [named_colours(sentence) for sentence in unheard]
-    found = {}
-    for part in sorted({part for colours in asked for part in colours}):
-        rows, targets = ([k for k, colours in enumerate(all_) if part in colours] for all_ in (told, asked))
-        if len({told[k][part] for k in rows}) > 1:
-            fit = LogisticRegression(max_iter=ITERATIONS).fit(fitted[rows], [told[k][part] for k in rows])
-            found[f"probe_{part}"] = float(fit.score(scored[targets], [asked[k][part] for k in targets]))
-    return found

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import update_bn
 from common.blocks import upcast
 from common.data.module import ImageData
 from common.data.records import Records, Sample
+from common.data.sentences import sentence_table
 from common.errors import UserError
 from common.exports import Exported
 from common.gan import EvaluationSet, paired_noise
@@ -25,7 +26,6 @@ from common.pictures import Request, Sheet, find_images, pixels
 from simgan.checkpoints import read_vse
 from simgan.embedding import TextEncoder, load_text_encoder
 from simgan.networks import Generator, still_statistics
-from simgan.sentences import sentence_table
 
 log = logging.getLogger(__name__)
 

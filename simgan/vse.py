@@ -17,10 +17,11 @@ from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
 from common.gan import Artifact
+from common.metrics.colour_probe import colour_probe
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from common.weights import are_words, on_cpu
 from simgan.embedding import ImageEncoder, image_encoder
-from simgan.retrieval import colour_probe, retrieval
+from simgan.retrieval import retrieval
 
 log = logging.getLogger(__name__)
 

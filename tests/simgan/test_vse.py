@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,6 @@ from common.classifier import Classifier
 from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary
 from simgan.embedding import ColourGrid, TextEncoder, load_judge, load_text_encoder
-from simgan.retrieval import colour_probe
 from simgan.vse import VSE, ranking_cost, ranking_loss, retrieval
 from tests.worlds.settings import settings
 from tests.worlds.squares import squares
@@ -324,19 +322,6 @@ def test_colours_stand_in_for_a_network(tmp_path: Path) -> None:
 
 
 # ---- what the vectors tell
-
-
-def test_the_probe_finds_what_lies_in_the_vectors_and_nothing_else() -> None:
-    """Vectors that hold the body's colour and noise in place of the wings'."""
-    rng = np.random.default_rng(0)
-    colours = ("red", "blue", "green")
-    body, wing = rng.integers(0, 3, (2, 400))
-    sentences = [f"a {colours[b]} bird with {colours[w]} wings" for b, w in zip(body, wing, strict=True)]
-    vectors = np.concatenate([np.eye(3)[body], rng.normal(size=(400, 3))], 1)
-    found = colour_probe(vectors[:300], sentences[:300], vectors[300:], sentences[300:])
-    assert set(found) == {"probe_body", "probe_wing"}
-    assert found["probe_body"] == 1.0
-    assert found["probe_wing"] < 0.6  # chance 1/3
 
 
 def test_drawn_sentences_are_probed_and_others_are_not(tmp_path: Path, fitted: tuple[VSE, Path]) -> None:
