@@ -6,6 +6,8 @@ from typing import Any
 
 from common.errors import UserError
 
+WORDS = {"when": True, "unless": False}  # of a rule that is conditional
+
 
 def locate(target: str) -> Any:
     """The class or function of a dotted path; UserError where there is none."""
@@ -25,13 +27,22 @@ def as_list(value: Any) -> list[Any]:
 
 def needed(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The entries of `needs` that a configuration's model asks for."""
-    return {key: need for key, need in cfg.get("needs", {}).items() if applies(need, cfg)}
+    return {key: need for key, need in cfg.get("needs", {}).items() if applies(need, cfg["model"])}
 
 
-def applies(rule: dict[str, Any], cfg: dict[str, Any]) -> bool:
-    """Whether a rule of a model's file holds: `when: [setting, value]` makes it conditional."""
-    setting, value = rule.get("when", (None, None))
-    return setting is None or cfg["model"][setting] == value
+def applies(rule: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a rule of a file holds, by its settings: `when: [setting, value]` only then, `unless` only otherwise.
+
+    A dot leads into a group of settings.
+    """
+
+    def at(key: str) -> Any:
+        found: Any = settings
+        for name in key.split("."):
+            found = found[name]
+        return found
+
+    return all((at(rule[word][0]) == rule[word][1]) == wanted for word, wanted in WORDS.items() if word in rule)
 
 
 def arguments_of(call: Any) -> list[str]:

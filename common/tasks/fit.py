@@ -9,7 +9,7 @@ import yaml
 from pytorch_lightning import LightningModule, seed_everything
 
 from common.command import composed, composed_need, plain
-from common.config import build, locate, needed
+from common.config import applies, build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError, tell
 from common.files import locked, short_hash, whole
@@ -77,7 +77,7 @@ def run_job(cfg: Config) -> Path:
         if always or not path.is_file():
             log.info("prepare=%s: making %s", cfg["chosen"]["prepare"], path)
             for key, need in job.get("needs", {}).items():
-                if job.get(key) is None:
+                if job.get(key) is None and applies(need, job):
                     job[key] = str(artifact(need, cfg["words"]))
             locate(job["_target_"])(Job(cfg, path))
     return path

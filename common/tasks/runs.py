@@ -39,7 +39,9 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
     if data["source"] != "procedural":
         data.pop("procedural", None)
     horizon = cfg.get("horizon")
-    length = {} if horizon is None or not applies(horizon, cfg) else {"max_epochs": cfg["trainer"]["max_epochs"]}
+    length = (
+        {} if horizon is None or not applies(horizon, cfg["model"]) else {"max_epochs": cfg["trainer"]["max_epochs"]}
+    )
     return {
         "model": model,
         "loss": cfg.get("loss"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.command import composed, plain
+from common.config import applies
 from common.errors import UserError
 from common.files import short_hash
 from common.tasks.fit import behind, fill_prerequisites, newest
@@ -115,3 +116,16 @@ def test_what_a_needed_network_says_names_its_command_and_the_key_for_a_file(
     told = refusal(lambda: fill_prerequisites(plain(composed(*line), line)))
     assert "model.text_encoder" in told
     assert "run.py model=vse data=cub preset=toy" in told
+
+
+def test_a_rule_may_hold_only_when_or_unless_a_setting_has_a_value() -> None:
+    settings = {"inputs": "clean", "monitor": {"every": None}}
+    rules = {
+        "always": {},
+        "then": {"when": ["inputs", "clean"]},
+        "not then": {"when": ["inputs", "raw"]},
+        "otherwise": {"unless": ["inputs", "raw"]},
+        "not otherwise": {"unless": ["monitor.every", None]},
+        "both": {"when": ["inputs", "clean"], "unless": ["monitor.every", None]},
+    }
+    assert {name for name, rule in rules.items() if applies(rule, settings)} == {"always", "then", "otherwise"}
