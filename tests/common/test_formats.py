@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.data.readers.cub import CUB
 from common.data.readers.masks import read_segmim, read_votes, segmim_foreground
-from common.data.readers.old_formats import ALPHABET, decode_char, read_pickle, read_t7
+from common.data.readers.old_formats import ALPHABET, TorchObject, decode_char, read_pickle, read_t7
 from tests.worlds.layouts import (
     make_cub,
     refusal,
@@ -56,12 +56,34 @@ def test_t7_memo_refers_to_what_was_read(tmp_path: Path) -> None:
     assert read[3] is read
 
 
+def test_t7_networks_are_names_and_fields(tmp_path: Path) -> None:
+    path = tmp_path / "x.t7"
+    weight = np.arange(6.0).reshape(2, 3)
+    layers = [TorchObject("nn.Linear", {"weight": weight, "bias": None}), TorchObject("cudnn.ReLU", {"inplace": True})]
+    path.write_bytes(t7(TorchObject("nn.Sequential", {"modules": layers, "train": False})))
+    read = read_t7(path)
+    assert (read.kind, read.fields["train"]) == ("nn.Sequential", False)
+    assert [layer.kind for layer in read.fields["modules"].values()] == ["nn.Linear", "cudnn.ReLU"]
+    assert read.fields["modules"][1].fields["weight"].tolist() == weight.tolist()
+    itself = struct.pack("<ii", 4, 1)  # an object whose field is that object
+    name = b"".join(struct.pack("<i", len(word)) + word for word in (b"V 1", b"nn.Identity"))
+    path.write_bytes(itself + name + struct.pack("<iii", 3, 2, 1) + struct.pack("<id", 1, 1) + itself)
+    read = read_t7(path)
+    assert read.fields[1] is read
+
+
 def test_t7_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.t7"
-    whole = t7({"char": np.ones((9, 2), np.uint8), "img": "jpg/x.jpg", "list": [1, True]})
+    whole = t7({"char": np.ones((9, 2), np.uint8), "img": "jpg/x.jpg", "list": [1, True], "o": TorchObject("a.B", {})})
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
         assert f"{path} is not a readable .t7 file" in refusal(lambda: read_t7(path))
+
+
+def nested(kind: str, index: int) -> bytes:
+    """The head of a torch object; what follows it is inside it."""
+    words = b"".join(struct.pack("<i", len(word)) + word for word in (b"V 1", kind.encode()))
+    return struct.pack("<ii", 4, index) + words
 
 
 @pytest.mark.parametrize(
@@ -82,6 +104,10 @@ def test_t7_cut_anywhere_is_refused(tmp_path: Path) -> None:
         t7(np.ones(4)).replace(struct.pack("<qqq", 4, 1, 1), struct.pack("<qqq", 1 << 50, 0, 1)),
         t7(np.ones(4)).replace(b"torch.DoubleTensor", b"nn.SpatialSoftMaxx"),
         b"",
+        b"".join(nested("nn.Sequential", i) for i in range(5000)),
+        b"".join(nested("torch.FloatTensor", i) + struct.pack("<iq", 0, 1) for i in range(5000)),  # as its own storage
+        nested("nn.Sequential", 1) + struct.pack("<id", 1, 1),  # a number for fields
+        nested("tds.Hash", 1) + struct.pack("<i", 0),
     ],
 )
 def test_hostile_t7_is_refused(tmp_path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common.data.readers.cub import TEST_CLASSES
-from common.data.readers.old_formats import ALPHABET, LONGEST
+from common.data.readers.old_formats import ALPHABET, LONGEST, TorchObject
 from common.errors import UserError
 
 FLOWER_TEST = frozenset({2, 5})  # a split of `make_oxford102` by class number
@@ -215,8 +215,10 @@ def encode(captions: Sequence[str]) -> np.ndarray:
 
 
 def t7(value: Any) -> bytes:
-    """Torch7's binary serialisation of dicts, lists, strings, numbers, bools, None and numpy arrays (strides kept)."""
+    """Torch7's binary serialisation of dicts, lists, strings, numbers, bools, None, objects and numpy arrays, whose
+    strides are kept and whose storage is shared as it is."""
     memo = iter(range(1, 1 << 20))
+    storages: dict[int, bytes] = {}
     names = {"u1": "Byte", "i1": "Char", "i2": "Short", "i4": "Int", "i8": "Long", "f4": "Float", "f8": "Double"}
 
     def text(string: str) -> bytes:
@@ -236,9 +238,15 @@ def t7(value: Any) -> bytes:
             flat = value if value.base is None else value.base
             shape = [*value.shape, *(stride // value.itemsize for stride in value.strides)]
             head = struct.pack("<ii", 4, next(memo)) + text("V 1") + text(f"torch.{name}Tensor")
-            head += struct.pack(f"<i{len(shape)}qq", value.ndim, *shape, 1)
-            storage = struct.pack("<ii", 4, next(memo)) + text("V 1") + text(f"torch.{name}Storage")
+            first = (value.__array_interface__["data"][0] - flat.__array_interface__["data"][0]) // value.itemsize
+            head += struct.pack(f"<i{len(shape)}qq", value.ndim, *shape, first + 1)
+            if id(flat) in storages:
+                return head + storages[id(flat)]
+            storages[id(flat)] = again = struct.pack("<ii", 4, next(memo))
+            storage = again + text("V 1") + text(f"torch.{name}Storage")
             return head + storage + struct.pack("<q", flat.size) + flat.tobytes()
+        if isinstance(value, TorchObject):
+            return struct.pack("<ii", 4, next(memo)) + text("V 1") + text(value.kind) + encoded(value.fields)
         items = value.items() if isinstance(value, dict) else enumerate(value, 1)
         head = struct.pack("<iii", 3, next(memo), len(value))
         return head + b"".join(encoded(key) + encoded(content) for key, content in items)

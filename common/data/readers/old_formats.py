@@ -4,10 +4,11 @@ A pickle is a program: it may name any function and call it. Here it may name Nu
 the bytes that these are of, and nothing else, which is what the files of AttnGAN, StackGAN, PG2 and VUNet need (lists,
 tables, strings, numbers and NumPy's).
 
-A .t7 file, Reed et al.'s `char` matrices, is little-endian with 8-byte longs. An object is an int32 type (0 nil, 1
-float64, 2 string, 3 table, 4 torch object, 5 bool) and its payload; tables and torch objects carry a memo index, so
-that later references repeat only it. Every count is held against the bytes that are left, so that a damaged file is
-refused before anything is allocated.
+A .t7 file, Reed et al.'s `char` matrices and networks, is little-endian with 8-byte longs. An object is an int32 type
+(0 nil, 1 float64, 2 string, 3 table, 4 torch object, 5 bool) and its payload; tables and torch objects carry a memo
+index, so that later references repeat only it. A torch object that is no tensor, such as a layer of a network, is its
+class's name and a table of its fields: nothing of the class is run. Every count is held against the bytes that are
+left, so that a damaged file is refused before anything is allocated.
 """
 
 import io
@@ -15,7 +16,7 @@ import math
 import pickle
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy._core import multiarray
@@ -64,15 +65,22 @@ def read_pickle(path: Path) -> Any:
 
 DTYPES = {"Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8", "Float": "<f4", "Double": "<f8"}
 DTYPES["Cuda"] = DTYPES["Float"]
-DEEPEST = 64  # nested tables; Reed's files have 1
+DEEPEST = 64  # nested objects; Reed's captions have 1, his networks about a dozen
 
 # Reed et al. 2016, 70 characters; "-" is there twice (37 and 60) and the space is the last.
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 LONGEST = 201  # rows of a `char` matrix: a caption is cut there
 
 
+class TorchObject(NamedTuple):
+    """An object of a class of Torch7's, of which nothing but this is known."""
+
+    kind: str  # such as nn.Linear
+    fields: dict[Any, Any]
+
+
 def read_t7(path: Path) -> Any:
-    """The object in a .t7 file: float, int, bool, str, None, dict (table) or numpy array (tensor or storage)."""
+    """What a .t7 file holds: float, int, bool, str, None, dict (table), numpy array (tensor, storage), TorchObject."""
     try:
         with open_file(path) as file:
             return _Torch7(file.read()).object()
@@ -119,6 +127,8 @@ class _Torch7:
         return struct.unpack(f"<{count}q", self.take(8 * count, "a shape"))
 
     def object(self, depth: int = 0) -> Any:
+        if depth > DEEPEST:
+            raise _Damaged(f"objects nested more than {DEEPEST} deep")
         kind = self.number("i", "a type")
         match kind:
             case 0:
@@ -140,8 +150,6 @@ class _Torch7:
         index = self.number("i", "a memo index")
         if index in self.memo:
             return self.memo[index]
-        if depth >= DEEPEST:
-            raise _Damaged(f"tables nested more than {DEEPEST} deep")
         count = self.number("i", "a table size")
         if not 0 <= count <= (len(self.data) - self.at) // 8:  # a key and a value are at least an int32 type each
             raise _Damaged(f"a table of {count} entries at byte {self.at - 4}")
@@ -167,7 +175,11 @@ class _Torch7:
         elif (family := element.removesuffix("Tensor")) != element and family in DTYPES:
             self.memo[index] = self.tensor(depth)
         else:
-            raise _Damaged(f"it holds a {name[:60]!r}, not a tensor")
+            self.memo[index] = thing = TorchObject(name, {})  # before its fields, which may refer to it
+            fields = self.object(depth + 1)
+            if not isinstance(fields, dict):
+                raise _Damaged(f"it holds a {name[:60]!r} that is no tensor and has no fields")
+            thing.fields.update(fields)
         return self.memo[index]
 
     def storage(self, dtype: str) -> np.ndarray:
