@@ -1,12 +1,14 @@
 """State dicts of files: read without unpickling an object, and loaded only into the very network they were made of."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -152,6 +154,29 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"{path} is not a state dict, names with one tensor each: save the network's state_dict() alone."
         )
     return state
+
+
+def read_variables(path: str | Path, wanted: str) -> dict[str, Tensor]:
+    """TensorFlow's variables of an .npz, those whose whole name matches the pattern `wanted`, as PyTorch has them.
+
+    Kernels H,W,I,O become O,I,H,W (H,W,O,I of deconvolutions I,O,H,W), matrices I,O O,I; `:0` behind a name goes.
+    UserError when the file is absent, damaged or holds objects.
+    """
+    found = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                if re.fullmatch(wanted, name := key.removesuffix(":0")):
+                    value = file[key]
+                    turned = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+                    found[name] = torch.from_numpy(np.ascontiguousarray(turned, dtype=np.float32))
+    except FileNotFoundError:
+        raise UserError(f"no weights file at {path}: give the path of one.") from None
+    except Exception:  # the reader fails in a dozen ways on a damaged file
+        raise UserError(
+            f"{path} cannot be read as an .npz of arrays: it is damaged or of another kind, write it again."
+        ) from None
+    return found
 
 
 def without_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import ggb.pg2_networks as pg2
 from common.errors import UserError
-from common.weights import check_fit, read_state, without_parallel
+from common.weights import check_fit, read_state, read_variables, without_parallel
 from ggb.networks import TOP
 
 State = dict[str, Tensor]
@@ -112,7 +111,9 @@ def convolutions(stage: pg2.Stage1 | pg2.Stage2) -> list[str]:
 
 def read_tensorflow(path: str | Path, generator: pg2.Generator) -> Published:
     """PG2's TensorFlow variables from an .npz. UserError for another file, or for variables of other sizes."""
-    variables = read_arrays(path)
+    variables = read_variables(
+        path, rf"({'|'.join(SCOPES.values())})[^/]+/({'|'.join(KINDS)})|{JUDGE}[^./]+\.({'|'.join(JUDGE_KINDS)})"
+    )
     if any(f"{scope}Conv/weights" not in variables for scope in SCOPES.values()):
         raise UserError(
             f"{path} lacks variables of PG2 such as Pose_AE/G/Conv/weights and UAEnoFC/G/Conv/weights: write all of "
@@ -126,7 +127,7 @@ def read_tensorflow(path: str | Path, generator: pg2.Generator) -> Published:
         for name, value in variables.items():
             layer, _, kind = name.removeprefix(scope).partition("/")
             if name.startswith(scope):
-                state[f"{stage}.{parts.get(layer, layer)}.{KINDS[kind]}"] = to_torch(value)
+                state[f"{stage}.{parts.get(layer, layer)}.{KINDS[kind]}"] = value
     check_fit(generator, state, (), path)
     channels = len(state[f"stage1.enc.{len(generator.stage1.enc) - 1}.2.bias"]), len(state["stage1.start.bias"])
     down, up, bias = (f"stage1.{name}" for name in ("to_code.weight", "from_code.weight", "from_code.bias"))
@@ -137,31 +138,8 @@ def read_tensorflow(path: str | Path, generator: pg2.Generator) -> Published:
     for name, value in variables.items():
         part, _, kind = name.removeprefix(JUDGE).partition(".")
         if name.startswith(JUDGE):
-            judge[f"{JUDGE_PARTS.get(part, part)}.{JUDGE_KINDS[kind]}"] = to_torch(value)
+            judge[f"{JUDGE_PARTS.get(part, part)}.{JUDGE_KINDS[kind]}"] = value
     return Published(state, judge)
-
-
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The weights among the variables of an .npz; what the optimisers keep (`.../Adam`) is not read."""
-    wanted = re.compile(
-        rf"({'|'.join(SCOPES.values())})[^/]+/({'|'.join(KINDS)})|{JUDGE}[^./]+\.({'|'.join(JUDGE_KINDS)})"
-    )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = {name.removesuffix(":0"): name for name in file.files}
-            return {name: file[key] for name, key in names.items() if wanted.fullmatch(name)}
-    except FileNotFoundError:
-        raise UserError(f"no weights file at {path}: give the path of one.") from None
-    except Exception:  # the reader fails in a dozen ways on a damaged file
-        raise UserError(
-            f"{path} cannot be read as an .npz of arrays: it is damaged or of another kind, write it again."
-        ) from None
-
-
-def to_torch(value: np.ndarray) -> Tensor:
-    """Kernels H,W,I,O -> O,I,H,W, matrices I,O -> O,I, vectors as they are."""
-    turned = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-    return torch.from_numpy(np.ascontiguousarray(turned, dtype=np.float32))
 
 
 # ---- PG2 in PyTorch
