@@ -196,10 +196,22 @@ class Discriminator(nn.Module):
     """D(x, t): four convolutions of the image (`trunk`), then the sentence joins in (`head`), which is [P]'s."""
 
     def __init__(
-        self, *, image_size: int, text_dim: int, ndf: int, text_width: int, kernel: int, guide_width: int = 0
+        self,
+        *,
+        image_size: int,
+        text_dim: int,
+        ndf: int,
+        text_width: int,
+        kernel: int,
+        unit: bool = False,
+        guide_width: int = 0,
     ) -> None:
-        """ndf: channels of the first map. kernel: 5 = [P], 4 = [R]. guide_width: of what a subclass adds to `joint`."""
+        """ndf: channels of the first map. kernel: 5 = [P], 4 = [R]. guide_width: of what a subclass adds to `joint`.
+
+        unit: the first convolution sees images, and its padding, in [0, 1], as [P]'s does.
+        """
         super().__init__()
+        self.unit = unit
         choose("model.discriminator.kernel", kernel, KERNELS)
         widths = {"ndf": ndf, "text_width": text_width}
         check_ranges("model.discriminator", widths, dict.fromkeys(widths, "int [1, inf)"))
@@ -214,7 +226,7 @@ class Discriminator(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """What D makes of the image alone: B,3,S,S -> B,C,S/16,S/16."""
-        h = F.leaky_relu(self.convs[0](x), 0.2)
+        h = F.leaky_relu(self.convs[0]((x + 1) / 2 if self.unit else x), 0.2)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
             h = F.leaky_relu(norm(conv(h)), 0.2)
         return h

@@ -1,10 +1,11 @@
-"""Networks of public GAN-CLS: Reed et al.'s own ([R], reedscot/icml2016, main_cls_int.lua) and a port's to PyTorch
-(aelnouby/Text-to-Image-Synthesis). Both draw and read 64 pixels and are called as those of `jem.networks`.
+"""Networks of public GAN-CLS: Reed et al.'s own ([R], reedscot/icml2016, main_cls_int.lua) and those of its port to
+PyTorch (aelnouby/Text-to-Image-Synthesis). Both draw and read 64 pixels and are called as those of `jem.networks`.
 
 B batch, T length of a sentence vector, Z of the noise. Images are in [-1, 1].
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,17 @@ from jem.networks import projection, tiled
 SIDE = 64  # of their images
 
 
-def check_sizes(network: str, image_size: int, kernel: int, **sizes: int) -> None:
-    """UserError unless images are of 64 pixels, kernels of 4, sizes positive. network: generator or discriminator."""
+def check_sizes(network: str, image_size: int, kernel: int, code: Sequence[int] | None = None, **sizes: int) -> None:
+    """UserError unless images are of 64 pixels, kernels of 4, sizes positive, and there is no guide.
+
+    network: generator or discriminator.
+    """
     if image_size != SIDE:
         raise UserError(f"this {network} is for 64 px, not for data.image_size={image_size}: set data.image_size=64.")
     if kernel != 4:
         raise UserError(f"this {network} has kernels of 4, not of {kernel}: set model.{network}.kernel=4.")
+    if code is not None:
+        raise UserError(f"this {network} takes no guide: set model.generator.arch=dcgan.")
     check_ranges(f"model.{network}", sizes, dict.fromkeys(sizes, "int [1, inf)"))
 
 
@@ -32,6 +38,11 @@ def initialise_as_torch(net: nn.Module) -> None:
             initialise(layer)
         elif isinstance(layer, nn.BatchNorm1d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
+
+
+def normed_projection(inputs: int, outputs: int) -> nn.Sequential:
+    """`projection` with BN."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.LeakyReLU(0.2))
 
 
 class Residual(nn.Module):
@@ -76,9 +87,7 @@ class ReedGenerator(nn.Module):
         what the last update made of them.
         """
         super().__init__()
-        check_sizes("generator", image_size, kernel, ngf=ngf, z_dim=z_dim, text_width=text_width)
-        if code is not None:
-            raise UserError("this generator takes no guide: set model.generator.arch=dcgan.")
+        check_sizes("generator", image_size, kernel, code, ngf=ngf, z_dim=z_dim, text_width=text_width)
         self.z_dim, self.conv_bias = z_dim, conv_bias
 
         def up(inputs: int, outputs: int) -> nn.Module:
@@ -141,7 +150,7 @@ class ReedDiscriminator(nn.Module):
             nn.BatchNorm2d(8 * ndf),
             Residual(8 * ndf, 2 * ndf, lambda: nn.LeakyReLU(0.2), bias=conv_bias),
         )
-        self.text = nn.Sequential(nn.Linear(text_dim, text_width), nn.BatchNorm1d(text_width), nn.LeakyReLU(0.2))
+        self.text = normed_projection(text_dim, text_width)
         self.joint = nn.Sequential(
             nn.Conv2d(8 * ndf + text_width, 8 * ndf, 1, bias=conv_bias),
             nn.BatchNorm2d(8 * ndf),
@@ -157,6 +166,69 @@ class ReedDiscriminator(nn.Module):
     def head(self, h: Tensor, t: Tensor) -> Tensor:
         """-> B logits."""
         return self.joint(torch.cat([h, tiled(self.text(t), h)], 1)).flatten()
+
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """x and what `head` takes -> B logits."""
+        return self.head(self.trunk(x), *conditions)
+
+
+# ---- the port, whose names are kept
+
+
+class PortGenerator(nn.Module):
+    """G(z, t) of aelnouby's port: DCGAN's, with the sentence in front of the noise. No convolution has a bias."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        text_dim: int,
+        ngf: int,
+        z_dim: int,
+        text_width: int,
+        kernel: int = 4,
+        code: Sequence[int] | None = None,
+    ) -> None:
+        """As `ReedGenerator`."""
+        super().__init__()
+        check_sizes("generator", image_size, kernel, code, ngf=ngf, z_dim=z_dim, text_width=text_width)
+        self.z_dim = z_dim
+        self.projection = normed_projection(text_dim, text_width)
+        layers: list[nn.Module] = []
+        widths = (z_dim + text_width, 8 * ngf, 4 * ngf, 2 * ngf, ngf)
+        for k, (inputs, outputs) in enumerate(pairwise(widths)):
+            stride, padding = (2, 1) if k else (1, 0)
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.netG = nn.Sequential(*layers, nn.ConvTranspose2d(ngf, 3, 4, 2, 1, bias=False), nn.Tanh())
+        initialise_as_torch(self)
+
+    def forward(self, z: Tensor, t: Tensor, v: Tensor | None = None) -> Tensor:
+        """As `ReedGenerator`."""
+        return self.netG(torch.cat([self.projection(t), z], 1)[:, :, None, None])
+
+
+class PortDiscriminator(nn.Module):
+    """D(x, t) of aelnouby's port, as logits: it ends in their sigmoid there."""
+
+    def __init__(self, *, image_size: int, text_dim: int, ndf: int, text_width: int, kernel: int = 4) -> None:
+        super().__init__()
+        check_sizes("discriminator", image_size, kernel, ndf=ndf, text_width=text_width)
+        layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        for inputs, outputs in pairwise((ndf, 2 * ndf, 4 * ndf, 8 * ndf)):
+            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+        self.netD_1 = nn.Sequential(*layers)
+        self.projector = nn.ModuleDict({"projection": normed_projection(text_dim, text_width)})
+        self.netD_2 = nn.Sequential(nn.Conv2d(8 * ndf + text_width, 1, 4, bias=False))
+        initialise_as_torch(self)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """As `ReedDiscriminator`."""
+        return self.netD_1(x)
+
+    def head(self, h: Tensor, t: Tensor) -> Tensor:
+        """-> B logits."""
+        return self.netD_2(torch.cat([h, tiled(self.projector["projection"](t), h)], 1)).flatten()
 
     def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """x and what `head` takes -> B logits."""
