@@ -29,7 +29,7 @@ INPUT = {"inception_v3": {"mean": [0.5] * 3, "std": [0.5] * 3}}  # torchvision's
 SIDES = {  # the side each architecture was made for
     "inception_v3": 299,
     **dict.fromkeys(["vgg16", "vgg16_bn", "vgg19", "alexnet", "resnet18", "resnet50", "resnet101"], 224),
-    **dict.fromkeys(["vgg16_tiny", "vgg16_bn_tiny", "alexnet_tiny"], 64),
+    **dict.fromkeys(["vgg16_tiny", "vgg16_bn_tiny", "alexnet_tiny", "resnet18_tiny"], 64),
 }
 
 
@@ -45,27 +45,28 @@ def build(arch: str, classes: int) -> nn.Module:
 
 
 def shrink(net: nn.Module, classes: int) -> nn.Module:
-    """VGG or AlexNet with the same layer list, every channel count / 8 and 128 in place of 4096."""
+    """VGG, AlexNet or ResNet with the same layer list, every channel count / 8 and 128 in place of 4096."""
+    head = body_and_head(net)[1]
 
-    def small(layer: nn.Module, head: bool) -> nn.Module:
+    def small(layer: nn.Module) -> nn.Module:
         match layer:
             case nn.Conv2d():
-                fan_in = max(3, layer.in_channels // 8)
-                conv = nn.Conv2d(fan_in, layer.out_channels // 8, layer.kernel_size, layer.stride, layer.padding)  # type: ignore[arg-type]
+                sizes = max(3, layer.in_channels // 8), layer.out_channels // 8, layer.kernel_size
+                conv = nn.Conv2d(*sizes, layer.stride, layer.padding, bias=layer.bias is not None)  # type: ignore[arg-type]
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
                 return conv
             case nn.BatchNorm2d():
                 return nn.BatchNorm2d(layer.num_features // 8)
             case nn.Linear():
                 fan_in = 128 if layer.in_features == 4096 else layer.in_features // 8
-                return nn.Linear(fan_in, classes if head else 128)
+                return nn.Linear(fan_in, classes if layer is head else 128)
         return layer
 
-    features, _, classifier = net.children()
-    net.features = nn.Sequential(*(small(layer, False) for layer in features.children()))
-    *layers, last = classifier.children()
-    net.classifier = nn.Sequential(*(small(layer, False) for layer in layers), small(last, True))
+    for parent in list(net.modules()):
+        for name, layer in list(parent.named_children()):
+            setattr(parent, name, small(layer))
     return net
 
 

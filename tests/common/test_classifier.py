@@ -28,7 +28,14 @@ from tests.worlds.settings import settings
 from tests.worlds.squares import squares
 
 WIDTHS = {"inception_v3": 2048, "vgg16": 4096, "vgg16_bn": 4096, "vgg19": 4096, "alexnet": 4096, "resnet18": 512}
-WIDTHS |= {"resnet50": 2048, "resnet101": 2048, "vgg16_tiny": 128, "vgg16_bn_tiny": 128, "alexnet_tiny": 128}
+WIDTHS |= {
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "vgg16_tiny": 128,
+    "vgg16_bn_tiny": 128,
+    "alexnet_tiny": 128,
+    "resnet18_tiny": 64,
+}
 QUIET: dict[str, Any] = {
     "logger": False,
     "enable_progress_bar": False,
@@ -53,7 +60,7 @@ def test_penultimate_features_and_logits_of_each_architecture(arch: str) -> None
     assert net(images).shape == (2, 7)
 
 
-@pytest.mark.parametrize("arch", ["vgg16_tiny", "vgg16_bn_tiny", "alexnet_tiny", "resnet18"])
+@pytest.mark.parametrize("arch", ["vgg16_tiny", "vgg16_bn_tiny", "alexnet_tiny", "resnet18_tiny", "resnet18"])
 @pytest.mark.usefixtures("float64")
 def test_the_two_parts_are_the_network(arch: str) -> None:
     torch.manual_seed(0)
