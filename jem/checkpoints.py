@@ -170,7 +170,7 @@ def read_torch7(path: Path) -> Published:
     if other := beside(path, "_net_G", "_net_D"):
         judge, conv_bias = read_layers(other, ReedDiscriminator(**SMALLEST, ndf=1))
         widths = {"ndf": rows_of(judge, "convs.0.weight"), "text_width": rows_of(judge, "text.0.weight")}
-        theirs = widths | {"kernel": 4, "conv_bias": conv_bias}
+        theirs = widths | {"kernel": 4, "unit": False, "conv_bias": conv_bias}
         judge = fitted(ReedDiscriminator, shared | theirs, judge, other)
     return published(shared, {"arch": "reed", **sizes}, theirs, (state, judge))
 
@@ -232,13 +232,14 @@ def read_port(path: Path) -> Published:
     with settings_of(path):
         (width, text_dim), (vector, channels, *_) = state["projection.0.weight"].shape, state["netG.0.weight"].shape
     shared = {"image_size": SIDE, "text_dim": text_dim}
-    sizes = {"ngf": channels // 8, "z_dim": vector - width, "text_width": width, "kernel": 4}
+    sizes = {"ngf": channels // 8, "z_dim": vector - width, "text_width": width, "kernel": 4, "conv_bias": False}
     state = fitted(PortGenerator, shared | sizes, state, path)
     judge: State = {}
     theirs: Settings = {}
     if other := beside(path, "gen_", "disc_"):
         judge = without_parallel(read_state(other))
         width = rows_of(judge, "projector.projection.0.weight")
-        theirs = {"ndf": rows_of(judge, "netD_1.0.weight"), "text_width": width, "kernel": 4}
+        widths = {"ndf": rows_of(judge, "netD_1.0.weight"), "text_width": width}
+        theirs = widths | {"kernel": 4, "unit": False, "conv_bias": False}
         judge = fitted(PortDiscriminator, shared | theirs, judge, other)
     return published(shared, {"arch": "port", **sizes}, theirs, (state, judge))

@@ -88,7 +88,7 @@ class ReedGenerator(nn.Module):
         """
         super().__init__()
         check_sizes("generator", image_size, kernel, code, ngf=ngf, z_dim=z_dim, text_width=text_width)
-        self.z_dim, self.conv_bias = z_dim, conv_bias
+        self.z_dim = z_dim
 
         def up(inputs: int, outputs: int) -> nn.Module:
             return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=conv_bias)
@@ -128,12 +128,13 @@ class ReedDiscriminator(nn.Module):
         ndf: int,
         text_width: int,
         kernel: int = 4,
+        unit: bool = False,
         conv_bias: bool = False,
     ) -> None:
-        """ndf: channels of the first map. conv_bias: see `ReedGenerator`."""
+        """ndf: channels of the first map. unit: see `networks.Discriminator`. conv_bias: see `ReedGenerator`."""
         super().__init__()
         check_sizes("discriminator", image_size, kernel, ndf=ndf, text_width=text_width)
-        self.conv_bias = conv_bias
+        self.unit = unit
 
         def down(inputs: int, outputs: int) -> nn.Module:
             return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=conv_bias)
@@ -161,7 +162,7 @@ class ReedDiscriminator(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """What D makes of the image alone: B,3,64,64 -> B,C,4,4."""
-        return self.convs(x)
+        return self.convs((x + 1) / 2 if self.unit else x)
 
     def head(self, h: Tensor, t: Tensor) -> Tensor:
         """-> B logits."""
@@ -176,7 +177,7 @@ class ReedDiscriminator(nn.Module):
 
 
 class PortGenerator(nn.Module):
-    """G(z, t) of aelnouby's port: DCGAN's, with the sentence in front of the noise. No convolution has a bias."""
+    """G(z, t) of aelnouby's port: DCGAN's, with the sentence in front of the noise."""
 
     def __init__(
         self,
@@ -188,6 +189,7 @@ class PortGenerator(nn.Module):
         text_width: int,
         kernel: int = 4,
         code: Sequence[int] | None = None,
+        conv_bias: bool = False,
     ) -> None:
         """As `ReedGenerator`."""
         super().__init__()
@@ -198,9 +200,9 @@ class PortGenerator(nn.Module):
         widths = (z_dim + text_width, 8 * ngf, 4 * ngf, 2 * ngf, ngf)
         for k, (inputs, outputs) in enumerate(pairwise(widths)):
             stride, padding = (2, 1) if k else (1, 0)
-            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False))
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=conv_bias))
             layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.netG = nn.Sequential(*layers, nn.ConvTranspose2d(ngf, 3, 4, 2, 1, bias=False), nn.Tanh())
+        self.netG = nn.Sequential(*layers, nn.ConvTranspose2d(ngf, 3, 4, 2, 1, bias=conv_bias), nn.Tanh())
         initialise_as_torch(self)
 
     def forward(self, z: Tensor, t: Tensor, v: Tensor | None = None) -> Tensor:
@@ -211,20 +213,32 @@ class PortGenerator(nn.Module):
 class PortDiscriminator(nn.Module):
     """D(x, t) of aelnouby's port, as logits: it ends in their sigmoid there."""
 
-    def __init__(self, *, image_size: int, text_dim: int, ndf: int, text_width: int, kernel: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        text_dim: int,
+        ndf: int,
+        text_width: int,
+        kernel: int = 4,
+        unit: bool = False,
+        conv_bias: bool = False,
+    ) -> None:
+        """As `ReedDiscriminator`."""
         super().__init__()
         check_sizes("discriminator", image_size, kernel, ndf=ndf, text_width=text_width)
-        layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        self.unit = unit
+        layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, 2, 1, bias=conv_bias), nn.LeakyReLU(0.2)]
         for inputs, outputs in pairwise((ndf, 2 * ndf, 4 * ndf, 8 * ndf)):
-            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=conv_bias), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
         self.netD_1 = nn.Sequential(*layers)
         self.projector = nn.ModuleDict({"projection": normed_projection(text_dim, text_width)})
-        self.netD_2 = nn.Sequential(nn.Conv2d(8 * ndf + text_width, 1, 4, bias=False))
+        self.netD_2 = nn.Sequential(nn.Conv2d(8 * ndf + text_width, 1, 4, bias=conv_bias))
         initialise_as_torch(self)
 
     def trunk(self, x: Tensor) -> Tensor:
         """As `ReedDiscriminator`."""
-        return self.netD_1(x)
+        return self.netD_1((x + 1) / 2 if self.unit else x)
 
     def head(self, h: Tensor, t: Tensor) -> Tensor:
         """-> B logits."""

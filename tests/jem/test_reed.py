@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
-from jem.reed import ReedDiscriminator, ReedGenerator
+from jem.reed import PortDiscriminator, ReedDiscriminator, ReedGenerator
 from tests.agree import agree
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -121,6 +121,15 @@ def test_the_trunk_is_shared_and_every_layer_learns() -> None:
     for name, p in [*g.named_parameters(), *d.named_parameters()]:
         assert p.grad is not None
         assert not name.endswith("weight") or p.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("kind", [ReedDiscriminator, PortDiscriminator])
+def test_a_discriminator_may_see_images_from_0_to_1(kind: type[ReedDiscriminator] | type[PortDiscriminator]) -> None:
+    plain, unit = kind(ndf=2, **SMALL), kind(ndf=2, unit=True, **SMALL)
+    unit.load_state_dict(plain.state_dict())
+    x, t = noise(2, 3, 64, 64).tanh(), noise(2, T, seed=1)
+    agree(unit(x, t), plain((x + 1) / 2, t))
+    assert not torch.equal(unit(x, t), plain(x, t))
 
 
 def test_first_weights_are_torchs() -> None:
