@@ -11,7 +11,7 @@ A discriminator is looked for beside the last two: *_net_D.t7, disc_*.pth.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,17 @@ def is_published(path: str | Path) -> bool:
 def read_published(path: str | Path) -> Published:
     """[P]'s variables, [R]'s networks or the port's, told apart by the suffix. UserError for any other content."""
     return {".npz": read_tensorflow, ".t7": read_torch7}.get(Path(path).suffix, read_port)(Path(path))
+
+
+def load_published(found: Published, generators: Iterable[nn.Module], judge: nn.Module, path: str | Path) -> None:
+    """A generator, its average and perhaps a discriminator become those of a file, or none of them. UserError where
+    one does not fit."""
+    states = [(net, found.generator) for net in generators]
+    states += [(judge, found.discriminator)] if found.discriminator else []
+    for net, state in states:
+        check_fit(net, state, (), path)
+    for net, state in states:
+        net.load_state_dict(state)
 
 
 def published(shared: Settings, generator: Settings, judge: Settings, states: tuple[State, State]) -> Published:

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.data.readers.old_formats import TorchObject
-from common.weights import load_strict
-from jem.checkpoints import Published, is_port, is_published, read_published
+from jem.checkpoints import Published, is_port, is_published, load_published, read_published
 from jem.networks import Discriminator, Generator
 from jem.reed import PortDiscriminator, PortGenerator, ReedDiscriminator, ReedGenerator
 from tests.agree import agree
@@ -36,8 +35,7 @@ def built(found: Published) -> tuple[nn.Module, nn.Module]:
     sizes = dict(found.settings["generator"])
     kinds = NETWORKS[sizes.pop("arch")]
     g, d = kinds[0](**shared, code=None, **sizes), kinds[1](**shared, **found.settings["discriminator"])
-    load_strict(g, found.generator, ())
-    load_strict(d, found.discriminator, ())
+    load_published(found, [g], d, "a file")
     return g.eval(), d.eval()
 
 
@@ -438,6 +436,17 @@ def test_the_port_draws_and_judges_the_same(port: Any, inputs: tuple[Tensor, Ten
         agree(mine, wanted)
         text = judge.projector.projection(t)[..., None, None].repeat(1, 1, 4, 4)
         agree(d(mine, t).sigmoid(), judge.netD_2(torch.cat([judge.netD_1(wanted), text], 1)).flatten())
+
+
+def test_of_what_does_not_fit_nothing_is_taken(port: Any, tmp_path: Path) -> None:
+    found = read_published(tmp_path / "gen_190.pth")
+    g, _ = built(found)
+    before = [p.clone() for p in g.parameters()]
+    for value in found.generator.values():
+        value += 1
+    other = PortDiscriminator(image_size=64, text_dim=T, ndf=NF, text_width=WIDTH, conv_bias=True)
+    assert "does not fit PortDiscriminator (missing" in refusal(lambda: load_published(found, [g], other, tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(before, g.parameters(), strict=True))
 
 
 def test_other_files_of_the_port_are_refused(port: Any, tmp_path: Path) -> None:
