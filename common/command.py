@@ -122,7 +122,9 @@ def nearest_key(key: str, cfg: DictConfig) -> str:
 
     def closeness(other: str) -> float:
         name, own = key.rpartition(".")[2], other.rpartition(".")[2]
-        return max(ratio(key, other), ratio(name, own), 0.9 if name in own.split("_") else 0)
+        same_section = key.partition(".")[0] == other.partition(".")[0]
+        part = name in own.split("_") or (same_section and own in name.split("_"))
+        return max(ratio(key, other), ratio(name, own), 0.9 if part else 0)
 
     if tasks := [name for name in choices("task") if key in alone("task", name)]:
         return f"choose task={' or task='.join(tasks)} for it"

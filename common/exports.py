@@ -12,6 +12,7 @@ from torch import nn
 from common.errors import UserError
 from common.gan import GANModule
 from common.weights import (
+    KEPT,
     are_settings,
     as_words,
     check_export,
@@ -24,20 +25,10 @@ from common.weights import (
     on_cpu,
     read_weights,
     settings_of,
+    with_null,
 )
 
 RUN = "give the <model>_<data>.pt that a fit left in its run's folder"
-
-
-def has_groups(settings: Mapping[str, Any]) -> bool:
-    """Whether settings are as a model takes them today, the average's in a group of their own."""
-    return isinstance(settings.get("average"), Mapping)
-
-
-def check_age(settings: Mapping[str, Any], path: str | Path) -> None:
-    """UserError for settings on one level: what they say by other names would count as the command's."""
-    if not has_groups(settings):
-        raise UserError(f"{path} is of an earlier version, whose settings had other names: train again with this one.")
 
 
 class Exported(GANModule):
@@ -84,7 +75,7 @@ class Exported(GANModule):
         """The content of the file."""
         head = {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name}
         states = {name: on_cpu(net.state_dict()) for name, net in self.nets().items()}
-        config = dict(self.hparams) | dict.fromkeys(self.PLACES)
+        config = with_null(self.hparams, self.PLACES)
         return head | {"config": config, "ema": None} | states | self.companions()
 
     @classmethod
@@ -102,8 +93,22 @@ class Exported(GANModule):
         content = read_weights(path)
         check_export(content, cls.KIND, cls.FORMAT, path, RUN)
         check_parts(content, {"data": str, "config": are_settings, "G": is_state, **cls.COMPANIONS}, path)
-        check_age(content["config"], path)
+        cls.check_age(content["config"], path)
         return content
+
+    @classmethod
+    def has_groups(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether settings have the groups that files are compared by, as this class takes them today."""
+        compared = (KEPT, *cls.SERVED, *cls.TRAINED)
+        return all(isinstance(settings.get(name.partition(".")[0]), Mapping) for name in compared if "." in name)
+
+    @classmethod
+    def check_age(cls, settings: Mapping[str, Any], path: str | Path) -> None:
+        """UserError for settings of an earlier version: what they say by other names would count as the command's."""
+        if not cls.has_groups(settings):
+            raise UserError(
+                f"{path} is of an earlier version, whose settings had other names: train again with this one."
+            )
 
     @classmethod
     def words_of(cls, path: str | Path, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -116,7 +121,7 @@ class Exported(GANModule):
         except UserError:
             return {}
         theirs = content.get("config" if content.get("kind") == cls.KIND else "hyper_parameters")
-        if not (isinstance(theirs, Mapping) and are_settings(theirs) and has_groups(theirs)):
+        if not (isinstance(theirs, Mapping) and are_settings(theirs) and cls.has_groups(theirs)):
             return {}
         other = differing(cls.comparable(settings), cls.comparable(theirs), (*cls.SERVED, *cls.TRAINED))
         return as_words({name: flat(theirs)[name] for name in other})
@@ -150,7 +155,7 @@ class Exported(GANModule):
         """All weights of a Lightning checkpoint."""
         self.check_checkpoint(content, path)
         check_parts(content, {"hyper_parameters": are_settings}, path)
-        check_age(content["hyper_parameters"], path)
+        self.check_age(content["hyper_parameters"], path)
         theirs = self.comparable(content["hyper_parameters"])
         check_settings(self.comparable(self.hparams), theirs, (*self.SERVED, *self.TRAINED), path)
         self.on_load_checkpoint(content)

@@ -130,12 +130,14 @@ class Checkpointed(LightningModule):
 
 
 class Artifact(Checkpointed):
-    """A network that others need, trained alone; they read it frozen from one file, {format, kind, data, ...}."""
+    """A network that others need, trained alone; they read it frozen from one file, {format, kind, data, bar, ...}.
+
+    The setting `bar` says how good it has to be, where it has one: what `shortfalls` holds the measurements against.
+    """
 
     CHECKPOINT_FORMAT: ClassVar[int] = 2
     KIND: ClassVar[str]  # of the file: the word of model=...
     FORMAT: ClassVar[int] = 1
-    BAR: ClassVar[tuple[str, ...]] = ()  # settings that say how good it has to be
 
     accepted = False  # whether `accept` was asked since it was trained
 
@@ -152,7 +154,7 @@ class Artifact(Checkpointed):
         faults, records = self.shortfalls(), self.data.records
         verdict = f"model={self.KIND} on {records.name} is not good enough: {' and '.join(faults)}"
         if faults and 0 < records.expected <= len(records) >= FEW and not records.procedural:
-            lower = " or ".join(f"model.{name}" for name in self.BAR)
+            lower = " or ".join(f"model.bar.{name}" for name in self.hparams["bar"])
             raise UserError(
                 f"{verdict}; train it by itself, `python run.py model={self.KIND}` with more trainer.max_epochs or "
                 f"another {lower}, and give its file to the model that reads it."
@@ -165,8 +167,8 @@ class Artifact(Checkpointed):
         """The content of the file. UserError for a network below its bar, also where it was trained some time ago."""
         if self._trainer is not None and not self.accepted:
             self.accept()
-        bar = {name: self.hparams[name] for name in self.BAR}
-        return {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name, "bar": bar} | self.content()
+        head = {"format": self.FORMAT, "kind": self.KIND, "data": self.data_name}
+        return head | {"bar": dict(self.hparams.get("bar", {}))} | self.content()
 
     def on_train_batch_end(self, outputs: Any, batch: Sample, batch_idx: int) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx)

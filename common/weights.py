@@ -263,6 +263,9 @@ def check_settings(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Se
         raise UserError(f"{path} was made with other settings than these: add {words} to the command.")
 
 
+KEPT = "average.decay"  # null where no average of G is kept
+
+
 def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Their values of the settings in which they differ from mine, nested ones with dots.
 
@@ -277,9 +280,8 @@ def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Sequenc
         for key in mine
         if (key == name or key.startswith(f"{name}.")) and mine[key] != theirs.get(key, mine[key])
     ]
-    kept = "average.decay"
-    if (mine[kept] is None) != (theirs.get(kept, mine[kept]) is None):
-        other.append(kept)
+    if (mine[KEPT] is None) != (theirs.get(KEPT, mine[KEPT]) is None):
+        other.append(KEPT)
     return {key: theirs[key] for key in other}
 
 
@@ -299,6 +301,16 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def with_null(settings: Mapping[str, Any], names: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """Settings in which those of these names, nested ones with dots, are null."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = prefix + name
+        nested = isinstance(value, Mapping) and key not in names
+        found[name] = with_null(value, names, f"{key}.") if nested else None if key in names else value
     return found
 
 

@@ -25,7 +25,17 @@ from common.errors import UserError, check_ranges
 from common.files import file_hash, sha256
 from common.metrics.extractors import Extractor, resize_as_pillow
 from common.metrics.functions import from_uint8, inception_score, to_uint8
-from common.weights import KNOWN_FILES, are_words, fill, find_weights, is_state, on_cpu, read_artifact, read_weights
+from common.weights import (
+    KNOWN_FILES,
+    are_words,
+    fill,
+    find_weights,
+    flat,
+    is_state,
+    on_cpu,
+    read_artifact,
+    read_weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +85,9 @@ RANGES = {
     "aux_weight": "[0, inf)",
     "crop": "(0, 1]",
     "eval_crop": "(0, 1]",
-    "min_accuracy": "[0, 1]",
-    "min_is_test": "[0, inf)",
-    "is_train_between": "2 x [0, inf)",
+    "bar.accuracy": "[0, 1]",
+    "bar.is_test": "[0, inf)",
+    "bar.is_train": "2 x [0, inf)",
 }
 
 
@@ -90,7 +100,6 @@ class ISNetwork(Classifier):
     KIND = "is_network"
     FACTS = Classifier.FACTS | {"found": dict, "class_ids": list, "start": str, "filenames": str}  # type: ignore[operator]
     TAUGHT = ("class_names", "filenames")
-    BAR = ("min_accuracy", "min_is_test", "is_train_between")
 
     average: AveragedModel
 
@@ -106,9 +115,7 @@ class ISNetwork(Classifier):
         crop: float,
         eval_crop: float,
         average: Mapping[str, float],
-        min_accuracy: float,
-        min_is_test: float,
-        is_train_between: Sequence[float],
+        bar: Mapping[str, Any],
         seed: int,
         classes: int | None = None,
     ) -> None:
@@ -116,9 +123,9 @@ class ISNetwork(Classifier):
         $TORCH_HOME and starts from scratch without it. aux_weight: of Inception's second head. crop: smallest share of
         the area that a training crop keeps. eval_crop: share of the side that is measured (256 of 304).
 
-        min_accuracy, min_is_test, is_train_between: what a fit on the complete photos must reach, else it ends in a
-        UserError (a warning on partial, few and drawn data). The two Inception Scores are stated for 50 classes; for K
-        they keep the same share of the most there can be in logarithms: bar ** (ln K / ln 50).
+        bar: {accuracy, is_test: at least, is_train: from, to}, what a fit on the complete photos must reach, else it
+        ends in a UserError (a warning on partial, few and drawn data). The two Inception Scores are stated for 50
+        classes; for K they keep the same share of the most there can be in logarithms: score ** (ln K / ln 50).
         """
         super().__init__(
             arch=arch,
@@ -130,12 +137,11 @@ class ISNetwork(Classifier):
             seed=seed,
         )
         self.save_hyperparameters()
-        check_ranges("model", self.hparams, RANGES)
+        check_ranges("model", flat(self.hparams), RANGES)
         check_ranges("model.average", average, {"decay": "[0, 1)"})
         self.weights, self.dropout, self.aux_weight = weights, dropout, aux_weight
         self.crop, self.eval_crop, self.ema_decay = crop, eval_crop, average["decay"]
-        self.min_accuracy, self.min_is_test, self.is_train_between = min_accuracy, min_is_test, tuple(is_train_between)
-        self.start, self.filenames = "", ""
+        self.bar, self.start, self.filenames = bar, "", ""
         self.class_ids: list[int] = []
         self.found: dict[str, float] = {}
         if classes is not None:
@@ -246,8 +252,7 @@ class ISNetwork(Classifier):
 
     def shortfalls(self) -> list[str]:
         """Is it a judge?"""
-        bar = (self.min_accuracy, self.min_is_test, *self.is_train_between)
-        return shortfalls(self.found, len(self.class_names), *bar)
+        return shortfalls(self.found, len(self.class_names), self.bar)
 
     # ---- files
 
@@ -265,21 +270,18 @@ class ISNetwork(Classifier):
         }
 
 
-def shortfalls(
-    found: dict[str, float], classes: int, min_accuracy: float, min_is_test: float, low: float, high: float
-) -> list[str]:
+def shortfalls(found: Mapping[str, float], classes: int, bar: Mapping[str, Any]) -> list[str]:
     """What keeps a network from being the judge, in words; see `ISNetwork` for how the bars follow the classes."""
-
-    def bar(score: float) -> float:
-        return score ** (math.log(classes) / math.log(CLASSES))
-
+    is_test, low, high = (
+        score ** (math.log(classes) / math.log(CLASSES)) for score in (bar["is_test"], *bar["is_train"])
+    )
     faults = []
-    if found["accuracy"] < min_accuracy:
-        faults.append(f"its accuracy on its own photos is {found['accuracy']:.3f}, {min_accuracy:g} is wanted")
-    if found["is_test"] < bar(min_is_test):
-        faults.append(f"their IS is {found['is_test']:.2f}, {bar(min_is_test):.3g} is wanted")
-    if "is_train" in found and not bar(low) <= found["is_train"] <= bar(high):
-        faults.append(f"the IS of other birds is {found['is_train']:.2f}, not {bar(low):.3g} to {bar(high):.3g}")
+    if found["accuracy"] < bar["accuracy"]:
+        faults.append(f"its accuracy on its own photos is {found['accuracy']:.3f}, {bar['accuracy']:g} is wanted")
+    if found["is_test"] < is_test:
+        faults.append(f"their IS is {found['is_test']:.2f}, {is_test:.3g} is wanted")
+    if "is_train" in found and not low <= found["is_train"] <= high:
+        faults.append(f"the IS of other birds is {found['is_train']:.2f}, not {low:.3g} to {high:.3g}")
     return faults
 
 

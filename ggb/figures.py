@@ -188,14 +188,13 @@ def load_other(path: str, model: PoseGAN) -> PoseGAN:
         raise UserError(
             f"pictures.other={path} is no exported pose model: give the .pt that its fit left in the run's folder."
         )
-    other = KINDS[content["kind"]](**content["config"])
+    other = KINDS[content["kind"]].load(path)
     if other.image_size != model.image_size:
         raise UserError(
             f"pictures.other={path} draws at {other.image_size} px and this model at {model.image_size}: give one of "
             "that size."
         )
-    other.restore(path)
-    return other.to(model.device).eval()
+    return other.to(model.device)
 
 
 def method(settings: Mapping[str, Any]) -> str:
@@ -208,9 +207,10 @@ def method(settings: Mapping[str, Any]) -> str:
         return ", ".join(["w/o GGBs", *apart])
     if settings.get("g_update", "sequential") != "sequential":
         apart.append(settings["g_update"])
-    if not settings.get("e_trainable", True):
+    blocks = settings.get("blocks", {})
+    if not blocks.get("e_trainable", True):
         apart.append("random E")
-    absent = [name.upper() for name in ("rapd", "nvtd") if not settings.get(f"use_{name}", True)]
+    absent = [name.upper() for name in ("rapd", "nvtd") if not blocks.get(name, True)]
     name = f"w/o {', '.join(absent)}" if absent else f"{count} GGB{'s' if count > 1 else ''}"
     return ", ".join(["no critics" if settings.get("multirec") else name, *apart])
 

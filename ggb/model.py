@@ -48,7 +48,7 @@ class GGB(PoseGAN):
     }
     KIND = "ggb"
     SERVED = ("image_size", "levels", "generator.ngf", "generator.norm", "pose_map", "pose_radius", "pose_sigma")
-    TRAINED = ("use_rapd", "use_nvtd", "multirec", "discriminator", "d_cond")
+    TRAINED = ("blocks.rapd", "blocks.nvtd", "multirec", "discriminator", "d_cond")
     HEADS = "to_rgb"
     CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
         "adversarial": tuple(ADVERSARIAL),
@@ -56,7 +56,7 @@ class GGB(PoseGAN):
         "discriminator.norm": NORMS,
         "d_cond": ("none", "c", "xc"),
         "discriminator.head": ("patch", "linear"),
-        "downsize": ("area", "bilinear_aa"),
+        "blocks.downsize": ("area", "bilinear_aa"),
         "g_update": ("sequential", "stale", "joint"),
     }
     RANGES: ClassVar[dict[str, str]] = PoseGAN.RANGES | {
@@ -72,16 +72,13 @@ class GGB(PoseGAN):
         image_size: int,
         loss: Weights,
         levels: list[int],
-        use_rapd: bool,
-        use_nvtd: bool,
         multirec: bool,
         g_update: str,
         generator: dict[str, Any],
         discriminator: dict[str, Any],
+        blocks: dict[str, Any],
         sync_bn: bool,
         d_cond: str,
-        e_trainable: bool,
-        downsize: str,
         adversarial: str,
         **shared: Any,
     ) -> None:
@@ -90,19 +87,19 @@ class GGB(PoseGAN):
         levels: those with a head, Eq. 3 and a guiding block; [] = the plain U-Net. A critic that is switched off, or
         whose weight is null, is absent with its terms. multirec: heads and Eq. 3 alone, no critics. g_update:
         sequential, the paper's order, draws again between G's two updates; stale takes both gradients from the first
-        graph; joint has one Adam for the sum of Eq. 4 and 9. generator, discriminator: what the networks take besides
-        the sizes that they share. sync_bn: on several GPUs G's BN is over the global batch; critics see their own
-        device's batch. average.statistics: batches whose statistics the averaged G gets after each epoch, null = the
-        average of the live G's.
+        graph; joint has one Adam for the sum of Eq. 4 and 9. generator, discriminator, blocks: what the networks take
+        besides the sizes that they share. sync_bn: on several GPUs G's BN is over the global batch; critics see their
+        own device's batch. average.statistics: batches whose statistics the averaged G gets after each epoch, null =
+        the average of the live G's.
         """
         super().__init__(**shared)
         self.save_hyperparameters()
         self.settle()
         self.clip["ggb"] = self.clip["g"]
-        self.downsize, self.d_cond = downsize, d_cond
+        self.downsize, self.d_cond = blocks["downsize"], d_cond
         self.real, self.fake = ADVERSARIAL[adversarial]
 
-        critics = {"rapd": use_rapd, "nvtd": use_nvtd}
+        critics = {name: blocks[name] for name in ("rapd", "nvtd")}
         for name in critics:
             weights = (loss["d"].get(name), loss.get("ggb", {}).get(name))
             critics[name] &= bool(self.levels) and not multirec and None not in weights
@@ -114,9 +111,9 @@ class GGB(PoseGAN):
         self.discriminator = Discriminator(image_size=image_size, condition_channels=behind, **discriminator)
         self.discriminator_ggb: GuidingBlocks | None = None
         if any(critics.values()):
-            like_d = {name: discriminator[name] for name in ("ndf", "norm")} | critics
+            like_d = {name: discriminator[name] for name in ("ndf", "norm")}
             self.discriminator_ggb = GuidingBlocks(
-                image_size=image_size, levels=self.levels, e_trainable=e_trainable, downsize=downsize, **like_d
+                image_size=image_size, levels=self.levels, **like_d, **blocks | critics
             )
         self.average_generator()
 

@@ -17,28 +17,29 @@ from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import check_ranges, choose
 from common.losses import ADVERSARIAL, kl_log_std, l1
+from common.weights import flat
 from simgan.embedding import TEXT_PARTS, TextEncoder, is_vocabulary, text_encoder
 from simgan.networks import Discriminator, Generator, Standardise, still_statistics
 from simgan.serving import Editor
 
 CHOICES: dict[str, Sequence[bool | str]] = {
     "adversarial": tuple(ADVERSARIAL),
-    "ca_mode": ("sample", "mean"),
-    "ca_reduction": ("mean", "sum"),
-    "cycle_text": ("mean", "sample"),
-    "bn_update": ("first_pass", "both"),
-    "eval_bn": ("running", "recalibrate", "batch"),
-    "phi_norm": (False, True, "standard"),
+    "conditioning.mode": ("sample", "mean"),
+    "conditioning.cycle_mode": ("mean", "sample"),
+    "conditioning.reduction": ("mean", "sum"),
+    "batch_norm.update": ("first_pass", "both"),
+    "batch_norm.eval": ("running", "recalibrate", "batch"),
+    "phi.norm": (False, True, "standard"),
 }
 
 
 # of G's settings those that decide its weights, or what it makes of them
 GENERATOR = ("ngf", "n_res", "first_kernel", "res_post_relu", "trunk_skip", "image_skip", "ca_dim", "ca_bias")
 RANGES = {
-    "phi_dim": "int [1, inf)",
+    "phi.dim": "int [1, inf)",
     "relevant_match_prob": "[0, 1]",
     "mismatches": "int [1, inf)",
-    "lr_halve_every": "int [1, inf)",
+    "optimizer.halve_every": "int [1, inf)",
 }
 
 
@@ -61,9 +62,9 @@ class SIMGAN(Editor):
 
     KIND = "simgan"
     FORMAT = 2
-    SERVED = ("phi_dim", "phi_norm", *(f"generator.{name}" for name in GENERATOR))
+    SERVED = ("phi.dim", "phi.norm", *(f"generator.{name}" for name in GENERATOR))
     TRAINED = ("image_size", "share_generators", "discriminator")
-    PLACES = ("text_encoder", "phi_cache")
+    PLACES = ("text_encoder", "phi.word_vectors", "phi.cache")
     COMPANIONS: ClassVar[Mapping[str, Any]] = {"vse": TEXT_PARTS, "vocab": is_vocabulary, "phi_hash": str}
 
     def __init__(
@@ -72,43 +73,38 @@ class SIMGAN(Editor):
         image_size: int,
         loss: dict[str, dict[str, float | None]],
         text_encoder: str | None,
-        word_vectors: str | None,
-        phi_cache: str | None,
-        phi_dim: int,
-        phi_norm: bool | str,
+        phi: dict[str, Any],
         generator: dict[str, Any],
         discriminator: dict[str, Any],
         share_generators: bool,
         adversarial: str,
-        ca_mode: str,
-        ca_reduction: str,
-        cycle_text: str,
+        conditioning: dict[str, str],
         relevant_match_prob: float,
         mismatches: int,
-        bn_update: str,
-        eval_bn: str,
-        lr_halve_every: int,
+        batch_norm: dict[str, str],
         **gan: Any,
     ) -> None:
-        """Plain values only; conf/model/simgan.yaml says where each comes from. gan: what `GANModule` takes.
+        """Plain values only; conf/model/simgan.yaml says where each comes from. gan: what `GANModule` takes;
+        optimizer.halve_every: epochs.
 
-        text_encoder: a `model=vse` artifact or a third-party file; needed to fit and to sample, not to describe.
-        word_vectors: fastText's .bin or a text file of vectors, which SISGAN's published text encoders need.
-        phi_cache: folder for the table of sentence vectors, or null for none. generator, discriminator: what the
-        networks take besides the sizes that they share.
+        text_encoder: a `model=vse` artifact or a third-party file; needed to fit and to sample, not to describe. phi:
+        {dim, norm, word_vectors: fastText's .bin or a text file of vectors, which SISGAN's published text encoders
+        need, cache: folder for the table of sentence vectors, or null for none}. generator, discriminator: what the
+        networks take besides the sizes that they share. conditioning: the noise of Sec. 2.3 and its loss. batch_norm:
+        which passes move the running statistics, and what inference normalises by.
         """
         super().__init__(**gan)
         self.save_hyperparameters()
-        check_ranges("model", self.hparams, RANGES)
+        told = flat(self.hparams)
+        check_ranges("model", told, RANGES)
         for name, known in CHOICES.items():
-            choose(f"model.{name}", self.hparams[name], known)
-        self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi_dim, phi_norm
-        self.ca_mode, self.ca_reduction, self.cycle_text = ca_mode, ca_reduction, cycle_text
-        self.relevant_match_prob, self.bn_update, self.eval_bn = relevant_match_prob, bn_update, eval_bn
-        self.mismatches, self.lr_halve_every = mismatches, lr_halve_every
+            choose(f"model.{name}", told[name], known)
+        self.image_size, self.loss, self.phi_dim, self.phi_norm = image_size, loss, phi["dim"], phi["norm"]
+        self.conditioning, self.batch_norm = conditioning, batch_norm
+        self.relevant_match_prob, self.mismatches = relevant_match_prob, mismatches
         self.real, self.fake = ADVERSARIAL[adversarial]
 
-        shared: dict[str, Any] = {"phi_dim": phi_dim, "standardise": phi_norm == "standard"}
+        shared: dict[str, Any] = {"phi_dim": phi["dim"], "standardise": phi["norm"] == "standard"}
 
         def make_generator() -> Generator:
             return Generator(**shared, **generator)
@@ -121,7 +117,7 @@ class SIMGAN(Editor):
         self.generator_back = None if share_generators else make_generator()
         self.discriminator_back = None if share_generators else make_discriminator()
         self.average_generator()
-        self.text_file, self.word_vectors, self.phi_cache = text_encoder, word_vectors, phi_cache
+        self.text_file, self.word_vectors, self.phi_cache = text_encoder, phi["word_vectors"], phi["cache"]
         self.text_encoder: TextEncoder | None = None
         self.phi: Tensor | None = None  # N,captions,D: every sentence of the data set, encoded once
 
@@ -160,7 +156,7 @@ class SIMGAN(Editor):
         wrong = self.look_up(batch["other_row"], batch["other_caption"])  # phi-bar
         target = self.targets(own, wrong)
 
-        c, mu, log_sigma = self.generator.condition(target, mode=self.ca_mode)
+        c, mu, log_sigma = self.generator.condition(target, mode=self.conditioning["mode"])
         edit = self.generator.edit(x, c)  # x-hat, once: both updates read it
         back = self.go_back(edit, own)  # x-tilde
         with self.toggled_optimizer(opt_d):
@@ -186,11 +182,12 @@ class SIMGAN(Editor):
 
     def go_back(self, edit: Tensor, own: Tensor) -> Tensor:
         """x-tilde = G(x-hat, phi), Sec. 2.2. The shared generator's running statistics describe the first pass only,
-        because inference runs no other (`bn_update`)."""
+        because inference runs no other (`batch_norm.update`)."""
         net = self.generator_back or self.generator
-        shared = self.generator_back is None and self.bn_update == "first_pass"
+        shared = self.generator_back is None and self.batch_norm["update"] == "first_pass"
         with still_statistics(net) if shared else nullcontext():
-            return net(edit, own, mode="mean" if self.ca_mode == "mean" else self.cycle_text)
+            modes = self.conditioning
+            return net(edit, own, mode="mean" if modes["mode"] == "mean" else modes["cycle_mode"])
 
     def d_terms(
         self, net: Discriminator, x: Tensor, own: Tensor, wrong: Tensor, fake: Tensor, target: Tensor
@@ -215,7 +212,7 @@ class SIMGAN(Editor):
         if self.loss["g"]["cycle"] is not None:
             terms["cycle"] = l1(back, x)
         if self.loss["g"]["conditioning"] is not None:
-            terms["conditioning"] = kl_log_std(mu, log_sigma, self.ca_reduction)
+            terms["conditioning"] = kl_log_std(mu, log_sigma, self.conditioning["reduction"])
         if self.loss["g"]["identity"] is not None:
             with still_statistics(self.generator):
                 terms["identity"] = l1(self.generator(x, own, mode="mean"), x)
@@ -225,7 +222,7 @@ class SIMGAN(Editor):
         """Adam for both sides, halved every 50 epochs (Sec. 3.1): lr(e) = lr 0.5^floor(e / 50)."""
         sides = ((self.generator, self.generator_back), (self.discriminator, self.discriminator_back))
         optimizers = self.adam(*([p for net in nets if net for p in net.parameters()] for nets in sides))
-        return optimizers, [StepLR(opt, self.lr_halve_every, gamma=0.5) for opt in optimizers]
+        return optimizers, [StepLR(opt, self.adam_options["halve_every"], gamma=0.5) for opt in optimizers]
 
     # ---- files: the text encoder and its vocabulary go with the generator, so that a raw sentence is enough
 

@@ -37,8 +37,8 @@ class Editor(Exported):
     generator_back: Generator | None
     phi_dim: int
     phi_norm: bool | str
-    ca_mode: str
-    eval_bn: str
+    conditioning: dict[str, str]
+    batch_norm: dict[str, str]
     text_file: str | None
     word_vectors: str | None
     phi_cache: str | None
@@ -60,8 +60,8 @@ class Editor(Exported):
                 encoder = read_vse(self.text_file, self.word_vectors)
             if encoder.dim != self.phi_dim:
                 raise UserError(
-                    f"the text encoder {self.text_file} gives {encoder.dim} numbers a sentence and model.phi_dim is "
-                    f"{self.phi_dim}: set model.phi_dim={encoder.dim}"
+                    f"the text encoder {self.text_file} gives {encoder.dim} numbers a sentence and model.phi.dim is "
+                    f"{self.phi_dim}: set model.phi.dim={encoder.dim}"
                 )
             self.text_encoder = encoder.to(self.device)
         if records is not None:
@@ -94,7 +94,7 @@ class Editor(Exported):
 
     def draw(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str | None = None) -> Tensor:
         """G(x, phi) as inference runs it: x B,3,S,S in [-1, 1], phi B,D -> B,3,S,S. eps B,ca_dim or drawn."""
-        return self.serve(self.serving, lambda net: net(x, phi, eps, mode or self.ca_mode))
+        return self.serve(self.serving, lambda net: net(x, phi, eps, mode or self.conditioning["mode"]))
 
     def take_back(self, edit: Tensor, own: Tensor) -> Tensor:
         """x-tilde as inference runs it: the edit B,3,S,S brought back to the own sentence B,D, without noise."""
@@ -102,11 +102,12 @@ class Editor(Exported):
 
     @torch.no_grad()
     def serve(self, net: nn.Module, use: Callable[[nn.Module], Tensor]) -> Tensor:
-        """Uses a generator as `eval_bn` says: by running statistics, or by those of the batch (still untouched)."""
+        """Uses a generator as `batch_norm.eval` says: by running statistics or by the batch's, the former untouched."""
         was_training = net.training
-        net.train(self.eval_bn == "batch")
+        by_batch = self.batch_norm["eval"] == "batch"
+        net.train(by_batch)
         try:
-            with still_statistics(net) if self.eval_bn == "batch" else nullcontext():
+            with still_statistics(net) if by_batch else nullcontext():
                 return upcast(use(net))
         finally:
             net.train(was_training)
@@ -115,9 +116,9 @@ class Editor(Exported):
         return edits(data, options)
 
     def before_scoring(self, data: ImageData) -> None:
-        """Encodes the sentences; with eval_bn=recalibrate takes the running statistics anew over an epoch of pairs."""
+        """Encodes the sentences; batch_norm.eval=recalibrate takes the running statistics anew over an epoch."""
         self.read_text(data.records)
-        if self.eval_bn == "recalibrate":
+        if self.batch_norm["eval"] == "recalibrate":
             net = self.serving
             batches = (data.move(batch, self.device) for batch in data.train_dataloader())
             pairs = (([b["image"], self.look_up(b["other_row"], b["other_caption"])],) for b in batches)

@@ -19,7 +19,7 @@ from common.errors import UserError, check_ranges, choose
 from common.gan import Artifact
 from common.metrics.colour_probe import colour_probe
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
-from common.weights import are_words, on_cpu
+from common.weights import are_words, flat, on_cpu
 from simgan.embedding import ImageEncoder, image_encoder
 from simgan.retrieval import retrieval
 
@@ -48,10 +48,10 @@ def ranking_cost(s: Tensor, margin: float, hardest: bool) -> Tensor:
     return (sentences.sum() + images.sum()) / len(s)
 
 
-RANGES = dict.fromkeys(("word_dim", "dim", "min_count", "max_words", "views"), "int [1, inf)") | {
+RANGES = dict.fromkeys(("text.word_dim", "dim", "text.min_count", "text.max_words", "views"), "int [1, inf)") | {
     "margin": "[0, inf)",
     "dropout": "[0, 1)",
-    "min_times_chance": "[0, inf)",
+    "bar.times_chance": "[0, inf)",
 }
 
 
@@ -65,7 +65,6 @@ class VSE(Artifact):
     KIND = "vse"
     FACTS: ClassVar[Mapping[str, Any]] = {"vocabulary": are_words, "features": int, "recall": dict}
     TAUGHT = ("vocabulary",)
-    BAR = ("min_times_chance",)
 
     text: SentenceEncoder
     project: nn.Linear  # W_I, no bias
@@ -74,40 +73,38 @@ class VSE(Artifact):
         self,
         *,
         image_encoder: str | None,
-        words: str,
-        vectors: str | None,
-        word_dim: int,
+        text: dict[str, Any],
         dim: int,
         margin: float,
         hardest: bool,
         dropout: float,
         optimizer: dict[str, Any],
-        min_count: int,
-        max_words: int,
         views: int,
-        min_times_chance: float,
+        bar: dict[str, float],
         seed: int,
     ) -> None:
         """image_encoder: a `model=classifier` artifact, a torchvision file or `colours`; needed to fit alone.
 
-        words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read `vectors`. dropout: of the image
-        features. min_times_chance: how far above chance R@1 on the held-out classes must be, or half as far as so many
-        images allow, else the fit ends in a UserError (a warning on partial, few and drawn data). seed: of the
-        choice of views.
+        text: {words: learned, vec (text vectors, frozen) or fasttext_bin; the latter two read the file vectors;
+        word_dim, min_count, max_words}. dropout: of the image features. bar.times_chance: how far above chance R@1 on
+        the held-out classes must be, or half as far as so many images allow, else the fit ends in a UserError (a
+        warning on partial, few and drawn data). seed: of the choice of views.
         """
         super().__init__()
         self.save_hyperparameters()
-        check_ranges("model", self.hparams, RANGES)
+        check_ranges("model", flat(self.hparams), RANGES)
         check_ranges("model.optimizer", optimizer, {"lr": "(0, inf)"})
-        choose("model.words", words, WORDS)
+        words, vectors = choose("model.text.words", text["words"], WORDS), text["vectors"]
         if (words == "learned") != (vectors is None):
             need = "no file" if words == "learned" else "a file of word vectors"
-            raise UserError(f"model.words={words} needs {need}: set model.vectors={'null' if vectors else 'PATH'}.")
+            raise UserError(
+                f"model.text.words={words} needs {need}: set model.text.vectors={'null' if vectors else 'PATH'}."
+            )
         self.image_encoder, self.words, self.vectors = image_encoder, words, vectors
-        self.word_dim, self.dim, self.margin, self.hardest = word_dim, dim, margin, hardest
+        self.word_dim, self.dim, self.margin, self.hardest = text["word_dim"], dim, margin, hardest
         self.lr: float = optimizer["lr"]
-        self.min_count, self.max_words, self.views, self.seed = min_count, max_words, views, seed
-        self.min_times_chance, self.dropout = min_times_chance, dropout
+        self.min_count, self.max_words, self.views, self.seed = text["min_count"], text["max_words"], views, seed
+        self.bar, self.dropout = bar, dropout
         self.vocabulary: Vocabulary | None = None
         self.recall: dict[str, float] = {}
 
@@ -146,7 +143,9 @@ class VSE(Artifact):
         else:
             words, table = list(known.words), FastText(self.vectors).vectors(known.words)
         if table.shape[1] != self.word_dim:
-            raise UserError(f"the vectors in {self.vectors} have width {table.shape[1]}: set model.word_dim to it.")
+            raise UserError(
+                f"the vectors in {self.vectors} have width {table.shape[1]}: set model.text.word_dim to it."
+            )
         self.build(Vocabulary(words, max_words=self.max_words), width)
         self.text.freeze_words(table)
 
@@ -209,7 +208,7 @@ class VSE(Artifact):
 
     def shortfalls(self) -> list[str]:
         """Is phi good enough to train a GAN with?"""
-        wanted = min(self.min_times_chance, int(self.data.records.test.sum()) / 2)  # N images allow N times chance
+        wanted = min(self.bar["times_chance"], int(self.data.records.test.sum()) / 2)  # N images allow N times chance
         found = self.recall.get("times_chance", wanted)
         told = f"held-out images and sentences find each other only {found:.1f} times better than chance"
         return [f"{told}, {wanted:g} are wanted"] if found < wanted else []
@@ -266,7 +265,7 @@ class VSE(Artifact):
         text = on_cpu(self.text.state_dict())
         encoder = image_encoder(str(self.image_encoder))
         return {
-            "config": dict(self.hparams),
+            "config": dict(self.hparams) | self.hparams["text"],
             "vocabulary": None if from_file else list(self.vocabulary.words),
             "text": {k: v for k, v in text.items() if not (from_file and k.startswith("embedding"))},
             "image": on_cpu(self.project.state_dict()),

@@ -32,7 +32,7 @@ LOSS: dict[str, dict[str, float | None]] = {
     "d": {"real": 1.0, "mismatch": 1.0, "fake": 1.0},
     "g": {"adversarial": 1.0, "cycle": 10.0, "conditioning": 1.0, "identity": None},
 }
-TINY: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_res": 1, "phi_dim": 12, "ca_dim": 8, "text_dim": 8}
+TINY: dict[str, Any] = {"ngf": 4, "ndf": 4, "n_res": 1, "phi.dim": 12, "ca_dim": 8, "text_dim": 8}
 PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0}  # dense bf16, TFLOP/s, by NVIDIA's data sheets (SXM)
 SAME = {"32-true": 1e-3, "bf16-mixed": 0.5}  # how far apart equal losses lie: an untrained G magnifies round-off
 

@@ -33,7 +33,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "classifier": ("classifier cub", "data.batch_size=32"),
     "vse": (
         "vse cub",
-        "model.image_encoder={classifier} data.batch_size=32 model.min_times_chance=0 model.optimizer.lr=3.0e-3",
+        "model.image_encoder={classifier} data.batch_size=32 model.bar.times_chance=0 model.optimizer.lr=3.0e-3",
     ),
     "damsm_text": ("damsm cub", "model.inputs=text data.batch_size=24"),
     "damsm_raw": ("damsm cub", "model.inputs=raw data.batch_size=24"),

@@ -77,6 +77,11 @@ def test_what_a_needed_network_inherits_is_in_the_data_sets_file() -> None:
         assert {"source", "captions", "store"} <= set(data.inherited) <= set(data)
 
 
+def test_a_key_that_went_into_a_group_is_found_by_a_part_of_its_name() -> None:
+    with pytest.raises(UserError, match=r"did you mean model\.blocks\.rapd\?"):
+        command.check_words(["model=ggb", "model.use_rapd=false"], sweeping=False)
+
+
 # ---- what the files say
 
 

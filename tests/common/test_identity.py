@@ -29,8 +29,8 @@ SAME = {
         "trainer.devices=2",
         "data.store=x",
     ],
-    "vse": ["model.min_times_chance=1"],
-    "is_network": ["model.min_accuracy=0.5"],
+    "vse": ["model.bar.times_chance=1"],
+    "is_network": ["model.bar.accuracy=0.5"],
 }
 OTHER = [
     "trainer.precision=bf16-mixed",

@@ -71,7 +71,12 @@ def same(a: Path, b: Path) -> None:
 
 def test_one_epoch_and_another_are_two(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the generator's average, an update over two batches of which the last is alone, and halved rates."""
-    extra = ["model.average.decay=0.9", "model.accumulate=2", "trainer.limit_train_batches=3", "model.lr_halve_every=1"]
+    extra = [
+        "model.average.decay=0.9",
+        "model.accumulate=2",
+        "trainer.limit_train_batches=3",
+        "model.optimizer.halve_every=1",
+    ]
     extra.append("evaluate=false")
     assert call(monkeypatch, words(world, *extra, "trainer.max_epochs=2", "name=two")) == 0
     for epochs in (1, 2):
@@ -109,7 +114,7 @@ def test_the_networks_needed_first_go_on_too(world: Path, monkeypatch: pytest.Mo
     """From a checkpoint of a run of the same length, which the classifier's learning rate follows."""
     small = ["data.image_size=64", "data.batch_size=8", "trainer.max_epochs=2", "trainer.keep_every=1"]
     recipes = {"classifier": [*small, "model.arch=alexnet_tiny", "model.image_size=64"]}
-    recipes["vse"] = [*small, "model.word_dim=8", "model.dim=8", "model.views=2"]
+    recipes["vse"] = [*small, "model.text.word_dim=8", "model.dim=8", "model.views=2"]
     own = [word for word in words(world) if not word.startswith("model")]
     for model, recipe in recipes.items():
         command = [*own, f"model={model}", *recipe]
@@ -154,7 +159,7 @@ def test_the_newest_weights_of_a_run_that_was_stopped_are_scored(world: Path, mo
 
 COUNTED = {  # settings of a network that others need: small, and without files of others
     "classifier": "model.arch=alexnet_tiny model.image_size=64",
-    "vse": "model.image_encoder=colours model.word_dim=8 model.dim=8 model.views=2",
+    "vse": "model.image_encoder=colours model.text.word_dim=8 model.dim=8 model.views=2",
     "damsm": "model.inputs=text model.trunk=conv model.image_size=64 model.text.word_dim=8 model.code_dim=16",
     "is_network": "model.arch=alexnet_tiny model.image_size=64",
 }

@@ -53,7 +53,7 @@ def test_a_file_brings_its_settings(
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
     assert only_run(world)  # a picture that goes elsewhere leaves no folder of a run behind
     (told,) = [line for line in caplog.messages if "brings its settings" in line]
-    assert {"data.image_size=32", "model.phi_dim=12", "model.average.decay=0.9"} <= set(told.split())
+    assert {"data.image_size=32", "model.phi.dim=12", "model.average.decay=0.9"} <= set(told.split())
 
 
 def test_what_the_command_says_against_its_file_is_refused(

@@ -30,13 +30,13 @@ GAN: dict[str, list[Any]] = {
 }
 WRONG: dict[str, dict[str, list[Any]]] = {
     "simgan": GAN
-    | {"relevant_match_prob": [2.0, -0.1], "lr_halve_every": [0], "phi_dim": [0]}
+    | {"relevant_match_prob": [2.0, -0.1], "optimizer.halve_every": [0], "phi.dim": [0]}
     | {"generator.ngf": [0, 1.5], "generator.n_res": [-1], "discriminator.ndf": [0], "discriminator.d_max": [0]},
     "finegan": GAN
     | {"conditions.min_certainty": [0, 5], "conditions.subset_prob": [1.1], "conditions.max_len": [0]}
     | {"match.gammas": [[4.0, 5.0], [4.0, 5.0, 0.0]], "discriminator.mask_fill": [-2.0]}
     | {"generator.ngf": [0], "generator.z_dim": [0], "discriminator.ndf": [0]},
-    "vse": {"optimizer.lr": [0.0], "dim": [0], "margin": [-0.1], "min_times_chance": [-1.0], "views": [0]},
+    "vse": {"optimizer.lr": [0.0], "dim": [0], "margin": [-0.1], "bar.times_chance": [-1.0], "views": [0]},
     "damsm": {
         "optimizer.decay": [0.0],
         "optimizer.betas": [[1.0, 0.9]],
@@ -44,7 +44,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "text.dropout": [1.0],
     },
     "classifier": {"optimizer.lr": [-1.0], "optimizer.momentum": [1.0], "held_out": [1.0], "label_smoothing": [1.0]},
-    "is_network": {"optimizer.lr": [0.0], "average.decay": [1.0], "crop": [0.0], "is_train_between": [[3.5]]},
+    "is_network": {"optimizer.lr": [0.0], "average.decay": [1.0], "crop": [0.0], "bar.is_train": [[3.5]]},
 }
 
 
@@ -63,7 +63,7 @@ def test_a_value_that_the_configuration_names_is_taken() -> None:
 
 
 def test_what_a_class_hands_to_its_base_is_known() -> None:
-    assert {"phi_dim", "optimizer", "average", "clip"} <= set(arguments_of(SIMGAN))
+    assert {"phi", "optimizer", "average", "clip"} <= set(arguments_of(SIMGAN))
     assert "width" not in arguments_of(SIMGAN)
     wrong = {"_target_": "simgan.model.SIMGAN", **settings("simgan"), "width": 3}
     with pytest.raises(UserError, match="has no setting width"):
@@ -72,7 +72,7 @@ def test_what_a_class_hands_to_its_base_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("model", "need", "mine", "theirs"),
-    [("simgan", "text_encoder", "phi_dim", "dim"), ("finegan", "damsm", "code_dim", "code_dim")],
+    [("simgan", "text_encoder", "phi.dim", "dim"), ("finegan", "damsm", "code_dim", "code_dim")],
 )
 def test_a_needed_network_is_made_as_wide_as_it_is_read(model: str, need: str, mine: str, theirs: str) -> None:
     words = [f"model={model}", "data=cub", f"model.{mine}=12"]

@@ -161,3 +161,25 @@ def test_files_of_before_the_networks_had_settings_of_their_own(name: str, kind:
     assert type(model).words_of(path, model.hparams) == {}
     if kind == "export":
         assert message == refusal(lambda: type(model).load(path))
+
+
+BEFORE: dict[str, tuple[str, Any]] = {
+    "simgan": ("phi", {"phi_dim": 12, "phi_norm": "standard"}),
+    "ggb": ("blocks", {"use_rapd": False, "use_nvtd": True}),
+}
+
+
+@pytest.mark.parametrize("write", [export, checkpoint])
+@pytest.mark.parametrize("name", BEFORE)
+def test_files_of_before_a_group_of_settings(name: str, write: Any, tmp_path: Path) -> None:
+    """Else what they say by their old names would count as what the command says."""
+    model, (group, old) = MODELS[name](tmp_path), BEFORE[name]
+    path = write(model, tmp_path / "old.pt")
+    content = torch.load(path, weights_only=True)
+    settings = content["config" if write is export else "hyper_parameters"]
+    del settings[group]
+    torch.save(content | {"config" if write is export else "hyper_parameters": settings | old}, path)
+    message = refusal(lambda: model.restore(path))
+    assert "old.pt is of an earlier version" in message
+    assert "train again" in message
+    assert type(model).words_of(path, model.hparams) == {}

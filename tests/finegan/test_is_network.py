@@ -102,24 +102,24 @@ def test_the_centre_is_the_data_modules() -> None:
 
 # ---- acceptance
 
-BARS = {"min_accuracy": 0.97, "min_is_test": 20.0, "low": 3.5, "high": 8.0}
+BAR = {"accuracy": 0.97, "is_test": 20.0, "is_train": (3.5, 8.0)}
 
 
 def test_bars_are_those_stated_at_fifty_classes_and_follow_their_number() -> None:
     good = {"accuracy": 0.97, "is_test": 20.0, "is_train": 5.13}
-    assert shortfalls(good, 50, **BARS) == []
-    assert shortfalls({"accuracy": 0.99, "is_test": 20.1}, 50, **BARS) == []  # no other birds
+    assert shortfalls(good, 50, BAR) == []
+    assert shortfalls({"accuracy": 0.99, "is_test": 20.1}, 50, BAR) == []  # no other birds
     for name, value, word in [
         ("accuracy", 0.96, "accuracy"),
         ("is_test", 19.9, "their IS"),
         ("is_train", 3.4, "other"),
     ]:
-        (fault,) = shortfalls(good | {name: value}, 50, **BARS)
+        (fault,) = shortfalls(good | {name: value}, 50, BAR)
         assert word in fault
-    assert len(shortfalls(good | {"is_train": 8.1, "is_test": 19.0}, 50, **BARS)) == 2
+    assert len(shortfalls(good | {"is_train": 8.1, "is_test": 19.0}, 50, BAR)) == 2
     bar = 4 ** (math.log(20) / math.log(50))  # 2.89 of 4 classes, as 20 of 50
-    assert shortfalls({"accuracy": 1.0, "is_test": bar + 0.01}, 4, **BARS) == []
-    assert "2.89 is wanted" in shortfalls({"accuracy": 1.0, "is_test": bar - 0.01}, 4, **BARS)[0]
+    assert shortfalls({"accuracy": 1.0, "is_test": bar + 0.01}, 4, BAR) == []
+    assert "2.89 is wanted" in shortfalls({"accuracy": 1.0, "is_test": bar - 0.01}, 4, BAR)[0]
 
 
 # ---- a fit

@@ -307,7 +307,7 @@ def test_a_walk_moves(model: PoseGAN, data: ImageData) -> None:
 
 def test_methods_side_by_side(model: PoseGAN, data: ImageData, tmp_path: Path) -> None:
     others = {"PG2": make_pg2(), "w/o GGBs": make(levels=[]), "1 GGB": make(levels=[6]), "2 GGBs": make(levels=[5, 6])}
-    others |= {"w/o RAPD": make(use_rapd=False), "w/o NVTD": make(use_nvtd=False), "no critics": make(multirec=True)}
+    others |= {"w/o RAPD": make(rapd=False), "w/o NVTD": make(nvtd=False), "no critics": make(multirec=True)}
     others |= {
         "3 GGBs, D sees x, c": make(d_cond="xc"),
         "3 GGBs, stale, random E": make(g_update="stale", e_trainable=False),

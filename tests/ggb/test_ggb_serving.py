@@ -160,9 +160,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         make(levels=[6]).restore(tmp_path / "ggb.pt")
     with pytest.raises(UserError, match="holds a ggb, not a pg2"):
         make_pg2().restore(tmp_path / "ggb.pt")
-    fit(make(use_rapd=False), tmp_path).save_checkpoint(tmp_path / "row.ckpt")
-    make(use_rapd=False).restore(tmp_path / "row.ckpt")
-    with pytest.raises(UserError, match=r"add model\.use_rapd=false to the command"):
+    fit(make(rapd=False), tmp_path).save_checkpoint(tmp_path / "row.ckpt")
+    make(rapd=False).restore(tmp_path / "row.ckpt")
+    with pytest.raises(UserError, match=r"add model\.blocks\.rapd=false to the command"):
         make().restore(tmp_path / "row.ckpt")
     torch.save(make().export() | {"format": 9}, tmp_path / "new.pt")
     with pytest.raises(UserError, match="format 9, not 1"):

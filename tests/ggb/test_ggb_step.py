@@ -20,8 +20,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "ours": {},
     "two": {"levels": [5, 6]},
     "one": {"levels": [6]},
-    "without RAPD": {"use_rapd": False},
-    "without NVTD": {"use_nvtd": False},
+    "without RAPD": {"rapd": False},
+    "without NVTD": {"nvtd": False},
     "without GGBs": {"levels": []},
     "multirec": {"multirec": True},
 }
@@ -471,7 +471,15 @@ def test_bfloat16_agrees_with_float32() -> None:
     torch.testing.assert_close(found[True], found[False], rtol=0.05, atol=0.01)
 
 
-CHOSEN = ("generator.norm", "discriminator.norm", "discriminator.head", "d_cond", "downsize", "g_update", "pose_map")
+CHOSEN = (
+    "generator.norm",
+    "discriminator.norm",
+    "discriminator.head",
+    "d_cond",
+    "blocks.downsize",
+    "g_update",
+    "pose_map",
+)
 
 
 @pytest.mark.parametrize("name", [*CHOSEN, "lr_decay", "adversarial"])

@@ -29,7 +29,7 @@ LOSS: dict[str, dict[str, float | None]] = {
     "d": {"real": 1.0, "mismatch": 1.0, "fake": 1.0},
     "g": {"adversarial": 1.0, "cycle": 10.0, "conditioning": 1.0, "identity": None},
 }
-SETTINGS: dict[str, Any] = {"image_size": SIDE, "loss": LOSS, "phi_dim": D, "ngf": 8, "n_res": 1, "ca_dim": 8, "ndf": 8}
+SETTINGS: dict[str, Any] = {"image_size": SIDE, "loss": LOSS, "phi.dim": D, "ngf": 8, "n_res": 1, "ca_dim": 8, "ndf": 8}
 PICTURES = {"space": "phi", "eps": "mean", "eps_scale": 1.0}
 
 
@@ -336,7 +336,7 @@ def test_the_export_alone_edits_the_same_in_a_fresh_object(
     content = torch.load(path, weights_only=True)
     keys = {"format", "kind", "data", "config", "G", "ema", "vse", "vocab", "phi_hash"}
     assert (set(content), content["kind"], content["data"]) == (keys, "simgan", "folder")
-    assert content["config"]["text_encoder"] is None
+    assert content["config"]["text_encoder"] is content["config"]["phi"]["cache"] is None
     wanted = model.draw(x, model.encode([A, B, "a zorgle bird"]), eps)
     monkeypatch.chdir(tmp_path)  # nothing is read but the file
     fresh = SIMGAN.load("simgan_folder.pt")
@@ -360,7 +360,7 @@ def test_the_export_keeps_the_average_and_the_statistics(root: Path, x: torch.Te
 
 
 def test_the_export_keeps_what_standardises_its_sentences(root: Path, x: torch.Tensor, tmp_path: Path) -> None:
-    model = make_model(root, phi_norm="standard", **{"average.decay": 0.5})
+    model = make_model(root, **{"phi.norm": "standard", "average.decay": 0.5})
     records = Folder(root=root).read()
     model.read_text(records)
     model.standardise(records)

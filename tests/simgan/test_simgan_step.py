@@ -21,7 +21,7 @@ LOSS: dict[str, dict[str, float | None]] = {
     "d": {"real": 1.0, "mismatch": 1.0, "fake": 1.0},
     "g": {"adversarial": 1.0, "cycle": 10.0, "conditioning": 1.0, "identity": None},
 }
-SIZES: dict[str, Any] = {"image_size": SIDE, "phi_dim": D, "ngf": 8, "n_res": 1, "ca_dim": 6, "ndf": 8, "d_max": 16}
+SIZES: dict[str, Any] = {"image_size": SIDE, "phi.dim": D, "ngf": 8, "n_res": 1, "ca_dim": 6, "ndf": 8, "d_max": 16}
 
 
 def make(**options: Any) -> SIMGAN:
@@ -238,7 +238,7 @@ def test_each_side_moves_in_its_own_descent(tmp_path: Path) -> None:
 def test_the_running_statistics_describe_the_first_pass(tmp_path: Path) -> None:
     counts = {}
     for when in ("first_pass", "both"):
-        model = trained(make(bn_update=when), tmp_path, steps=3)
+        model = trained(make(update=when), tmp_path, steps=3)
         counts[when] = int(model.generator.encoder[3].num_batches_tracked)
     assert counts == {"first_pass": 3, "both": 6}
 
@@ -267,8 +267,8 @@ def test_a_null_weight_leaves_a_term_out_and_identity_can_be_asked_for() -> None
     "options",
     [
         {"share_generators": False},
-        {"ca_mode": "mean", "loss": {"d": LOSS["d"], "g": LOSS["g"] | {"conditioning": None}}},
-        {"cycle_text": "sample"},
+        {"conditioning.mode": "mean", "loss": {"d": LOSS["d"], "g": LOSS["g"] | {"conditioning": None}}},
+        {"cycle_mode": "sample"},
         {"adversarial": "bce"},
         {"recompute": True},
         {"average.decay": 0.9},
@@ -285,7 +285,9 @@ def test_every_switch_trains(tmp_path: Path, options: dict) -> None:
     before = {n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("ema")}
     trained(model, tmp_path, steps=2)
     for name, p in model.named_parameters():
-        unused = "log_sigma" in name and (options.get("ca_mode") == "mean" or name.startswith("generator_back"))
+        unused = "log_sigma" in name and (
+            options.get("conditioning.mode") == "mean" or name.startswith("generator_back")
+        )
         if name.startswith("ema") or unused:  # the way back draws no noise
             continue
         assert p.isfinite().all()
@@ -356,7 +358,7 @@ def test_the_cycle_can_be_learnt_by_heart(tmp_path: Path) -> None:
 
 
 def test_the_discriminator_can_learn_a_batch_by_heart() -> None:
-    model = make(ndf=16, d_max=512, image_size=64, phi_dim=300, text_dim=128)
+    model = make(ndf=16, d_max=512, image_size=64, text_dim=128, **{"phi.dim": 300})
     x, fake = torch.rand(8, 3, 64, 64) * 2 - 1, torch.rand(8, 3, 64, 64) * 2 - 1
     own, wrong = torch.randn(8, 300), torch.randn(8, 300)
     opt = torch.optim.Adam(model.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
@@ -371,7 +373,11 @@ def test_the_discriminator_can_learn_a_batch_by_heart() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["adversarial", "ca_mode", "ca_reduction", "cycle_text", "bn_update", "eval_bn", "phi_norm"]
+    "name",
+    [
+        *("adversarial", "phi.norm", "batch_norm.update", "batch_norm.eval"),
+        *("conditioning.mode", "conditioning.reduction", "conditioning.cycle_mode"),
+    ],
 )
 def test_a_choice_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"model\.{name}=wgan is not known.* There are "):

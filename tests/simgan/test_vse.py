@@ -126,7 +126,7 @@ def fit(root: Path, epochs: int = 1, *, complete: bool = False, **options: Any) 
 @pytest.fixture(scope="module")
 def fitted(classifier: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[VSE, Path]:
     root = tmp_path_factory.mktemp("vse")
-    model, trainer = fit(root, 40, image_encoder=classifier, min_times_chance=1.0)
+    model, trainer = fit(root, 40, image_encoder=classifier, times_chance=1.0)
     assert trainer.callback_metrics["val/times_chance"] == pytest.approx(model.recall["times_chance"])
     torch.save(model.export(), root / "vse.pt")
     trainer.save_checkpoint(root / "vse.ckpt")
@@ -226,30 +226,30 @@ def test_the_bar_is_no_verdict_on_a_folder_of_few_images(
     data = squares(tmp_path, reads=("caption",), per_class=4, batch_size=8, expected=40)  # all of them, and real
     Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET).fit(model, datamodule=data)
     assert "4 are wanted; going on, since the data are partial, few or drawn" in caplog.text
-    assert model.export()["bar"] == {"min_times_chance": 10.0}
+    assert model.export()["bar"] == {"times_chance": 10.0}
 
 
 def test_the_bar_is_asked_again_where_nothing_is_left_to_train(classifier: str, tmp_path: Path) -> None:
     _, trainer = fit(tmp_path, image_encoder=classifier)  # on partial data, so that it is not refused
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     for bar, refused in ((100.0, True), (0.0, False)):
-        again = VSE(**settings("vse", word_dim=16, dim=32, views=2, image_encoder=classifier, min_times_chance=bar))
+        again = VSE(**settings("vse", word_dim=16, dim=32, views=2, image_encoder=classifier, times_chance=bar))
         later = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
         whole = squares(tmp_path, reads=("caption",), expected=80)
         later.fit(again, datamodule=whole, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
         if refused:
-            with pytest.raises(UserError, match=r"8 are wanted; .*model=vse.*model\.min_times_chance"):
+            with pytest.raises(UserError, match=r"8 are wanted; .*model=vse.*model\.bar\.times_chance"):
                 again.export()
         else:
-            assert again.export()["bar"] == {"min_times_chance": 0.0}
+            assert again.export()["bar"] == {"times_chance": 0.0}
 
 
 def test_what_is_missing_is_named(classifier: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set model\.image_encoder"):
         fit(tmp_path)
-    with pytest.raises(UserError, match=r"model\.words=.* There are learned, vec, fasttext_bin"):
+    with pytest.raises(UserError, match=r"model\.text\.words=.* There are learned, vec, fasttext_bin"):
         VSE(**settings("vse", words="glove"))
-    with pytest.raises(UserError, match=r"model\.words=vec needs a file"):
+    with pytest.raises(UserError, match=r"model\.text\.words=vec needs a file"):
         VSE(**settings("vse", words="vec"))
     data = squares(tmp_path, reads=(), captions=())
     with pytest.raises(UserError, match="has no captions"):
@@ -259,7 +259,7 @@ def test_what_is_missing_is_named(classifier: str, tmp_path: Path) -> None:
 def test_frozen_word_vectors(classifier: str, tmp_path: Path) -> None:
     vectors = tmp_path / "w.vec"
     vectors.write_text("4 2\nviolet 3 4\nred 1 2\nsquare 5 6\na 7 8\n")
-    with pytest.raises(UserError, match=r"have width 2: set model\.word_dim"):
+    with pytest.raises(UserError, match=r"have width 2: set model\.text\.word_dim"):
         fit(tmp_path, image_encoder=classifier, words="vec", vectors=str(vectors))
     model, _ = fit(tmp_path, image_encoder=classifier, words="vec", vectors=str(vectors), word_dim=2)
     torch.save(model.export(), tmp_path / "vse.pt")
@@ -311,7 +311,7 @@ def test_a_colour_grid_says_which_colour_lies_where() -> None:
 
 
 def test_colours_stand_in_for_a_network(tmp_path: Path) -> None:
-    model, _ = fit(tmp_path, 30, image_encoder="colours", min_times_chance=0)
+    model, _ = fit(tmp_path, 30, image_encoder="colours", times_chance=0)
     assert model.recall["class_top1"] > 0.7  # chance 0.5
     torch.save(model.export(), tmp_path / "vse.pt")
     judge = load_judge(tmp_path / "vse.pt")
@@ -330,7 +330,7 @@ def test_drawn_sentences_are_probed_and_others_are_not(tmp_path: Path, fitted: t
         (f"a {c} bird with {w} wings",) for c in ("red", "blue") for w in ("red", "blue") for _ in range(20)
     )
     seed_everything(0)
-    model = VSE(**settings("vse", image_encoder="colours", word_dim=16, dim=32, views=1, lr=3e-3, min_times_chance=0))
+    model = VSE(**settings("vse", image_encoder="colours", word_dim=16, dim=32, views=1, lr=3e-3, times_chance=0))
     trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
     trainer.fit(model, datamodule=squares(tmp_path, reads=("caption",), captions=captions, procedural=True))
     assert {name for name in model.recall if name.startswith("probe")} == {"probe_body", "probe_wing"}

@@ -18,7 +18,7 @@ from tests.worlds.layouts import make_cub, sentences
 
 HOME = Path(run.__file__).parent
 WIDTHS = (
-    "model.phi_dim=12 model.generator.ngf=4 model.generator.n_res=1 model.discriminator.ndf=4 model.generator.ca_dim=8 "
+    "model.phi.dim=12 model.generator.ngf=4 model.generator.n_res=1 model.discriminator.ndf=4 model.generator.ca_dim=8 "
     "model.discriminator.text_dim=8 model.grad_norm_every=2"
 )
 LENGTHS = "data.image_size=32 data.batch_size=4 trainer.max_epochs=1 trainer.log_every_n_steps=1 trainer.grid_every=1"
