@@ -19,21 +19,21 @@ from common.files import sha256
 PAD, UNKNOWN = 0, 1
 
 
-def tokenize(sentence: str, max_words: int = 50) -> list[str]:
-    r"""Lower case, `\w+`, the first 50 words (woozzu/dong_iccv_2017)."""
+def tokenize(sentence: str, max_words: int) -> list[str]:
+    r"""Lower case, `\w+`, the first `max_words` words (woozzu/dong_iccv_2017)."""
     return re.findall(r"\w+", sentence.lower())[:max_words]
 
 
 class Vocabulary:
     """Words with their ids. 0 is padding, 1 any other word; the rest in the order given."""
 
-    def __init__(self, words: Sequence[str], *, max_words: int = 50) -> None:
+    def __init__(self, words: Sequence[str], *, max_words: int) -> None:
         """words: real words only, each once."""
         self.words, self.max_words = tuple(words), max_words
         self.ids = {word: i for i, word in enumerate(self.words, start=UNKNOWN + 1)}
 
     @classmethod
-    def build(cls, sentences: Iterable[str], *, min_count: int = 1, max_words: int = 50) -> "Vocabulary":
+    def build(cls, sentences: Iterable[str], *, min_count: int = 1, max_words: int) -> "Vocabulary":
         """The words of some sentences, most frequent first, ties by alphabet, whatever the order of sentences."""
         counts = Counter(word for sentence in sentences for word in tokenize(sentence, max_words))
         kept = [word for word, count in counts.items() if count >= min_count]
@@ -70,7 +70,7 @@ class FastText:
     Speaks like a Vocabulary, but `encode` gives vectors in place of ids. Needs the optional package `fasttext`.
     """
 
-    def __init__(self, path: str | Path, *, max_words: int = 50) -> None:
+    def __init__(self, path: str | Path, *, max_words: int) -> None:
         self.path, self.max_words = Path(path), max_words
         if not self.path.is_file():
             raise UserError(f"no fastText file at {path}: put wiki.en.bin of fasttext.cc there, or use learned words.")

@@ -8,7 +8,7 @@ output too. What the paper leaves open follows pix2pix (junyanz/pytorch-CycleGAN
 from collections.abc import Sequence
 from itertools import pairwise
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +116,7 @@ class Decoder(nn.ModuleDict):
 
 
 class Generator(nn.Module):
-    """G(x, c): the person of the photo x in the pose c; 41,859,532 parameters at the defaults (Sec. 2.1).
+    """G(x, c): the person of the photo x in the pose c; 41,859,532 parameters at the paper's sizes (Sec. 2.1).
 
     x: B,3,S,S in [-1, 1], c: B,C,S,S pose label map. Seven convolutions down and seven up at 256 px. levels: those with
     a head ReLU-Conv3x3-tanh that draws x-hat^n from g^n. The paper names no layer for it; it belongs to G, for with the
@@ -126,12 +126,12 @@ class Generator(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int = 256,
-        pose_channels: int = 18,
-        ngf: int = 64,
-        levels: Sequence[int] = LEVELS,
-        norm: str = "batch",
-        dropout: float = 0.0,
+        image_size: int,
+        pose_channels: int,
+        ngf: int,
+        levels: Sequence[int],
+        norm: str,
+        dropout: float,
     ) -> None:
         super().__init__()
         depth = depth_of(image_size)
@@ -165,21 +165,13 @@ def strided(before: int, after: int, norm: str, stride: int = 2) -> list[nn.Modu
 
 
 class Discriminator(nn.Module):
-    """D(y): is it a photo? Five convolutions of stride 2, 2,765,633 parameters at the defaults (Sec. 2.1, Eq. 1).
+    """D(y): is it a photo? Five convolutions of stride 2, 2,765,633 parameters at the paper's sizes (Sec. 2.1, Eq. 1).
 
     image: B,3,S,S -> B,1,S/32,S/32 logits, each of a patch of 94 px. condition_channels: of what is laid behind the
     image; Eq. 1 has none. head: "patch", or "linear" for one score B,1 from the whole map.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int = 256,
-        ndf: int = 64,
-        norm: str = "batch",
-        condition_channels: int = 0,
-        head: str = "patch",
-    ) -> None:
+    def __init__(self, *, image_size: int, ndf: int, norm: str, condition_channels: int, head: str) -> None:
         super().__init__()
         depth_of(image_size)
         self.trunk = nn.Sequential(
@@ -207,7 +199,7 @@ class Critic(nn.Module):
     Where the features are smaller than 8 x 8, as in images of less than 256 px, the first ones have stride 1.
     """
 
-    def __init__(self, *, side: int, ndf: int = 64, norm: str = "batch") -> None:
+    def __init__(self, *, side: int, ndf: int, norm: str) -> None:
         super().__init__()
         still = max(0, 3 - int(log2(side)))
         first, second, third = [1] * still + [2] * (3 - still)
@@ -236,16 +228,7 @@ class GuidingBlock(nn.Module):
     shift that it is to show. e_trainable=False: E stays as it was drawn.
     """
 
-    def __init__(
-        self,
-        *,
-        side: int,
-        ndf: int = 64,
-        rapd: bool = True,
-        nvtd: bool = True,
-        norm: str = "batch",
-        e_trainable: bool = True,
-    ) -> None:
+    def __init__(self, *, side: int, ndf: int, rapd: bool, nvtd: bool, norm: str, e_trainable: bool) -> None:
         super().__init__()
         if side < SMALLEST:
             raise UserError(
@@ -283,20 +266,19 @@ class GuidingBlocks(nn.ModuleDict):
     def __init__(
         self,
         *,
-        image_size: int = 256,
-        levels: Sequence[int] = LEVELS,
-        ndf: int = 64,
-        rapd: bool = True,
-        nvtd: bool = True,
-        norm: str = "batch",
-        e_trainable: bool = True,
-        downsize: str = "area",
+        image_size: int,
+        levels: Sequence[int],
+        ndf: int,
+        norm: str,
+        downsize: str,
+        **block: Any,
     ) -> None:
+        """block: which critics there are, and whether E learns (`GuidingBlock`)."""
         super().__init__()
         self.levels, self.downsize = known_levels(levels), downsize
         for n in self.levels:
             side = image_size // 2 ** (TOP - n)
-            self[str(n)] = GuidingBlock(side=side, ndf=ndf, rapd=rapd, nvtd=nvtd, norm=norm, e_trainable=e_trainable)
+            self[str(n)] = GuidingBlock(side=side, ndf=ndf, norm=norm, **block)
 
     def forward(self, x: Tensor, y: Tensor | None, *lower: Tensor) -> tuple[Judged, ...]:
         """x, y: B,3,S,S; lower: x-hat^n of each level -> what each block says, in their order."""

@@ -44,21 +44,13 @@ def initialise(module: nn.Module) -> None:
 
 
 class Stage1(nn.Module):
-    """G1(x, c), pose integration: a first coarse image. 122,103,235 parameters at the defaults.
+    """G1(x, c), pose integration: a first coarse image. 122,103,235 parameters at its code's sizes.
 
     x: B,3,S,S in [-1, 1], c: B,C,S,S pose label map -> B,3,S,S, unbounded. At 256 px six residual blocks of 128 to 768
     channels down to 8 x 8, a code of 64 numbers, and six up with the blocks' outputs as skips.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int = 256,
-        pose_channels: int = 18,
-        width: int = 128,
-        code_dim: int = 64,
-        tf_padding: bool = False,
-    ) -> None:
+    def __init__(self, *, image_size: int, pose_channels: int, width: int, code_dim: int, tf_padding: bool) -> None:
         super().__init__()
         count = log2(image_size / GRID) + 1
         if count != int(count) or count < 2:
@@ -98,7 +90,7 @@ class Stage2(nn.Module):
     coarse, x: B,3,S,S -> B,3,S,S, unbounded.
     """
 
-    def __init__(self, *, width: int = 128, tf_padding: bool = False) -> None:
+    def __init__(self, *, width: int, tf_padding: bool) -> None:
         super().__init__()
         widths = [width * (i + 1) for i in range(DETAIL_LEVELS)]
         self.start = Conv(6, width)
@@ -127,15 +119,7 @@ class Stage2(nn.Module):
 class Generator(nn.Module):
     """Both stages: x-hat_2 = x-hat_1 + G2(x-hat_1, x). x: B,3,S,S, c: B,C,S,S -> (x-hat_1, x-hat_2), unbounded."""
 
-    def __init__(
-        self,
-        *,
-        image_size: int = 256,
-        pose_channels: int = 18,
-        width: int = 128,
-        code_dim: int = 64,
-        tf_padding: bool = False,
-    ) -> None:
+    def __init__(self, *, image_size: int, pose_channels: int, width: int, code_dim: int, tf_padding: bool) -> None:
         super().__init__()
         self.stage1 = Stage1(
             image_size=image_size, pose_channels=pose_channels, width=width, code_dim=code_dim, tf_padding=tf_padding
@@ -153,7 +137,7 @@ class Discriminator(nn.Module):
     B,3,S,S -> B logits. Batches of target, fake and source go through at once, so they share BN's statistics.
     """
 
-    def __init__(self, *, image_size: int = 256, ndf: int = 64, tf_padding: bool = False) -> None:
+    def __init__(self, *, image_size: int, ndf: int, tf_padding: bool) -> None:
         super().__init__()
         widths = [3, ndf, 2 * ndf, 4 * ndf, 8 * ndf, 8 * ndf]
         layers: list[nn.Module] = []

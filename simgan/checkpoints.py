@@ -19,6 +19,7 @@ from simgan.embedding import JointEmbedding, TextEncoder
 from simgan.sisgan import SISGANGenerator
 
 WIDTH = 300  # of its word and sentence vectors
+MAX_WORDS = 50  # of a sentence
 
 
 def load_sisgan(path: str | Path) -> SISGANGenerator:
@@ -83,12 +84,12 @@ def text_side(gru: dict[str, Tensor], path: str | Path, words: str | Path, wante
     digest = hashlib.sha256(file_hash(path).encode())
     vocabulary: Vocabulary | FastText
     if Path(words).suffix == ".bin":
-        vocabulary = FastText(words)
+        vocabulary = FastText(words, max_words=MAX_WORDS)
         width, net = vocabulary.vectors(["bird"]).shape[1], SentenceEncoder(words=None, word_dim=WIDTH, dim=WIDTH)
         digest.update(vocabulary.hash.encode())
     else:
         known, table = read_vectors(words, wanted)
-        vocabulary = Vocabulary(known)
+        vocabulary = Vocabulary(known, max_words=MAX_WORDS)
         width, net = table.shape[1], SentenceEncoder(words=len(vocabulary), word_dim=table.shape[1], dim=WIDTH)
         net.freeze_words(table)
         digest.update(vocabulary.hash.encode() + table.numpy().tobytes())

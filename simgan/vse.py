@@ -141,7 +141,7 @@ class VSE(Artifact):
         if self.words == "vec":
             words, table = read_vectors(self.vectors, known.words)
         else:
-            words, table = list(known.words), FastText(self.vectors).vectors(known.words)
+            words, table = list(known.words), FastText(self.vectors, max_words=self.max_words).vectors(known.words)
         if table.shape[1] != self.word_dim:
             raise UserError(
                 f"the vectors in {self.vectors} have width {table.shape[1]}: set model.text.word_dim to it."

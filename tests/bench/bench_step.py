@@ -231,7 +231,7 @@ def run(
     torch.manual_seed(0)
     records = reader.read()
     model = SIMGAN(**settings("simgan", image_size=case.side, loss=LOSS, grad_norm_every=0, **case.widths))
-    vocabulary = Vocabulary.build(sentence for captions in records.captions for sentence in captions)
+    vocabulary = Vocabulary.build((sentence for captions in records.captions for sentence in captions), max_words=50)
     net = SentenceEncoder(words=len(vocabulary), word_dim=model.phi_dim, dim=model.phi_dim)
     model.text_encoder = TextEncoder(vocabulary=vocabulary, net=net, hash="untrained")
     other = PublicStep(model, records).to(device) if profiler is None else None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.weights import read_state
 from ggb.checkpoints import from_pix2pix, is_pix2pix, to_pix2pix
-from ggb.networks import Generator
+from tests.worlds.pose_networks import generator
 from tests.worlds.tiny_pairs import make
 
 
@@ -61,7 +61,7 @@ def theirs(**options: object) -> Pix2Pix:
 def test_the_same_weights_draw_the_same_images(norm: str, parallel: str, tmp_path: Path) -> None:
     net = theirs(norm=norm)
     torch.save({parallel + name: value for name, value in net.state_dict().items()}, tmp_path / "latest_net_G.pth")
-    ours = Generator(ngf=2, levels=(), norm=norm).eval()
+    ours = generator(ngf=2, levels=(), norm=norm).eval()
     ours.load_state_dict(from_pix2pix(read_state(tmp_path / "latest_net_G.pth")))
     x, c = torch.randn(1, 3, 256, 256), torch.randn(1, 18, 256, 256)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_there_and_back() -> None:
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
     with torch.device("meta"):
-        whole = Generator()
+        whole = generator()
     heads = to_pix2pix(whole.state_dict())
     assert heads.keys() == state.keys()
     assert sum(value.numel() for value in heads.values()) == 41_855_246
@@ -97,7 +97,7 @@ def test_a_model_is_restored_from_such_a_file(tmp_path: Path) -> None:
     net = theirs()
     torch.save(net.state_dict(), tmp_path / "latest_net_G.pth")
     assert is_pix2pix(net.state_dict())
-    assert not is_pix2pix(Generator(image_size=64, ngf=4).state_dict())
+    assert not is_pix2pix(generator(image_size=64, ngf=4).state_dict())
     model = make(image_size=256, ngf=2, ndf=2, levels=[])
     model.restore(tmp_path / "latest_net_G.pth")
     x, joints = torch.randn(1, 3, 256, 256), torch.full((1, 18, 2), 100)

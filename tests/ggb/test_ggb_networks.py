@@ -8,8 +8,17 @@ from torch import Tensor, nn
 
 import ggb.pg2_networks as pg2
 from common.errors import UserError
-from ggb.networks import Critic, Discriminator, Generator, GuidingBlock, GuidingBlocks, downsized
+from ggb.networks import Generator, GuidingBlock, downsized
 from tests.agree import agree
+from tests.worlds.pose_networks import (
+    critic,
+    discriminator,
+    generator,
+    guiding_block,
+    guiding_blocks,
+    pg2_discriminator,
+    pg2_generator,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -27,7 +36,7 @@ def flows(parameters: Iterable[nn.Parameter]) -> set[bool]:
 
 def small(levels: tuple[int, ...] = (4, 5, 6), **options: object) -> Generator:
     torch.manual_seed(0)
-    return Generator(image_size=S, ngf=4, levels=levels, **options)  # type: ignore[arg-type]
+    return generator(image_size=S, ngf=4, levels=levels, **options)
 
 
 def photos(number: int, count: int = 4, side: int = S) -> Tensor:
@@ -40,7 +49,7 @@ def pose(count: int = 4) -> Tensor:
 
 def block(**options: object) -> GuidingBlock:
     torch.manual_seed(0)
-    return GuidingBlock(side=32, ndf=4, **options)  # type: ignore[arg-type]
+    return guiding_block(side=32, ndf=4, **options)
 
 
 def inputs_of(net: nn.Module) -> list[Tensor]:
@@ -56,25 +65,25 @@ def inputs_of(net: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("net", "parameters"),
     [
-        (lambda: Generator(), 41_859_532),
-        (lambda: Generator(levels=()), 41_847_427),
-        (lambda: Generator().to_rgb["4"], 6_915),
-        (lambda: Generator().to_rgb["5"], 3_459),
-        (lambda: Generator().to_rgb["6"], 1_731),
-        (lambda: Discriminator(), 2_765_633),
-        (lambda: Discriminator(condition_channels=18), 2_784_065),
-        (lambda: Discriminator(condition_channels=21), 2_787_137),
-        (lambda: Discriminator(head="linear"), 2_765_698),
-        (lambda: Critic(side=32), 2_631_169),
-        (lambda: GuidingBlock(side=128).E, 134_336),
-        (lambda: GuidingBlocks(), 16_190_022),
-        (lambda: GuidingBlocks(levels=(5, 6)), 10_793_348),
-        (lambda: GuidingBlocks(levels=(6,)), 5_396_674),
-        (lambda: GuidingBlocks(rapd=False), 8_296_515),
-        (lambda: GuidingBlocks(nvtd=False), 8_296_515),
-        (lambda: pg2.Stage1(), 122_103_235),
-        (lambda: pg2.Stage2(), 12_696_067),
-        (lambda: pg2.Discriminator(), 10_896_257),
+        (generator, 41_859_532),
+        (lambda: generator(levels=()), 41_847_427),
+        (lambda: generator().to_rgb["4"], 6_915),
+        (lambda: generator().to_rgb["5"], 3_459),
+        (lambda: generator().to_rgb["6"], 1_731),
+        (discriminator, 2_765_633),
+        (lambda: discriminator(condition_channels=18), 2_784_065),
+        (lambda: discriminator(condition_channels=21), 2_787_137),
+        (lambda: discriminator(head="linear"), 2_765_698),
+        (lambda: critic(side=32), 2_631_169),
+        (lambda: guiding_block(side=128).E, 134_336),
+        (guiding_blocks, 16_190_022),
+        (lambda: guiding_blocks(levels=(5, 6)), 10_793_348),
+        (lambda: guiding_blocks(levels=(6,)), 5_396_674),
+        (lambda: guiding_blocks(rapd=False), 8_296_515),
+        (lambda: guiding_blocks(nvtd=False), 8_296_515),
+        (lambda: pg2_generator().stage1, 122_103_235),
+        (lambda: pg2_generator().stage2, 12_696_067),
+        (pg2_discriminator, 10_896_257),
     ],
 )
 def test_parameter_counts(net, parameters: int) -> None:
@@ -85,7 +94,7 @@ def test_parameter_counts(net, parameters: int) -> None:
 def test_state_without_heads() -> None:
     """Parameters, running statistics and counters of what is exported."""
     with torch.device("meta"):
-        state = Generator(levels=()).state_dict()
+        state = generator(levels=()).state_dict()
     assert sum(value.numel() for value in state.values()) == 41_855_246
     assert sum(value.numel() for key, value in state.items() if "running" in key) == 7_808
     assert sum("num_batches" in key for key in state) == 11
@@ -93,7 +102,7 @@ def test_state_without_heads() -> None:
 
 def test_shapes_of_the_generator() -> None:
     with torch.device("meta"):
-        net = Generator()
+        net = generator()
         features = net.enc(torch.empty(2, 21, 256, 256))
         generated = net.dec(list(features))
         out = net(torch.empty(2, 3, 256, 256), torch.empty(2, 18, 256, 256))
@@ -109,9 +118,9 @@ def test_shapes_of_the_generator() -> None:
 def test_shapes_of_the_critics() -> None:
     with torch.device("meta"):
         image = torch.empty(2, 3, 256, 256)
-        assert Discriminator()(image).shape == (2, 1, 8, 8)
-        assert Discriminator(head="linear")(image).shape == (2, 1)
-        blocks = GuidingBlocks()
+        assert discriminator()(image).shape == (2, 1, 8, 8)
+        assert discriminator(head="linear")(image).shape == (2, 1)
+        blocks = guiding_blocks()
         lower = downsized(image, (4, 5, 6))
         features = [tuple(b.E(x).shape) for b, x in zip(blocks.values(), lower, strict=True)]
         told = blocks(image, image, *lower)
@@ -124,7 +133,7 @@ def test_shapes_of_the_critics() -> None:
 
 def test_shapes_of_pg2() -> None:
     with torch.device("meta"):
-        net = pg2.Generator()
+        net = pg2_generator()
         widths = []
         for part in net.stage1.dec:
             part.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[1]))
@@ -132,7 +141,7 @@ def test_shapes_of_pg2() -> None:
         net.stage1.to_code.register_forward_hook(lambda *args: code.append(tuple(args[2].shape)))
         coarse, fine = net(torch.empty(2, 3, 256, 256), torch.empty(2, 18, 256, 256))
         assert coarse.shape == fine.shape == (2, 3, 256, 256)
-        assert pg2.Discriminator()(fine).shape == (2,)
+        assert pg2_discriminator()(fine).shape == (2,)
     assert widths == [896, 1280, 1024, 768, 512, 256]
     assert code == [(2, 64)]
 
@@ -142,13 +151,13 @@ def test_other_sides_count_levels_from_the_output(side: int) -> None:
     levels = (5, 6) if side == 32 else (4, 5, 6)
     with torch.device("meta"):
         image, c = torch.empty(2, 3, side, side), torch.empty(2, 18, side, side)
-        net = Generator(image_size=side, ngf=8, levels=levels)
+        net = generator(image_size=side, ngf=8, levels=levels)
         features = net.enc(torch.cat([image, c], 1))
         out = net(image, c)
-        told = GuidingBlocks(image_size=side, ndf=8, levels=levels)(image, image, *out[:-1])
-        grid = Discriminator(image_size=side, ndf=8)(image).shape[2:]
-        coarse, _ = pg2.Generator(image_size=side, width=8)(image, c)
-        assert pg2.Discriminator(image_size=side, ndf=8)(image).shape == (2,)
+        told = guiding_blocks(image_size=side, ndf=8, levels=levels)(image, image, *out[:-1])
+        grid = discriminator(image_size=side, ndf=8)(image).shape[2:]
+        coarse, _ = pg2_generator(image_size=side, width=8)(image, c)
+        assert pg2_discriminator(image_size=side, ndf=8)(image).shape == (2,)
     assert features[-1].shape[2:] == (2, 2)
     assert list(net.dec)[-3:] == ["5", "6", "7"]
     assert [image.shape[-1] for image in out] == [side // 2 ** (7 - n) for n in (*levels, 7)]
@@ -159,28 +168,28 @@ def test_other_sides_count_levels_from_the_output(side: int) -> None:
 
 def test_an_eighth_of_the_widths_at_64_px() -> None:
     with torch.device("meta"):
-        nets = [Generator(image_size=64, ngf=8), Discriminator(image_size=64, ndf=8)]
+        nets = [generator(image_size=64, ngf=8), discriminator(image_size=64, ndf=8)]
         assert [count(net) < 300_000 for net in nets] == [True, True]
-        critics = [critic for block in GuidingBlocks(image_size=64).values() for critic in (block.Da, block.Dv)]
+        critics = [critic for block in guiding_blocks(image_size=64).values() for critic in (block.Da, block.Dv)]
     assert [sum(isinstance(m, nn.Conv2d) for m in critic.modules()) for critic in critics] == [3] * 6
 
 
 @pytest.mark.parametrize("side", [48, 16, 100])
 def test_a_side_that_cannot_be_halved_down_is_refused(side: int) -> None:
     with pytest.raises(UserError, match=f"data.image_size={side} must be"):
-        Generator(image_size=side)
+        generator(image_size=side)
     with pytest.raises(UserError, match=f"data.image_size={side} must be"):
-        Discriminator(image_size=side)
+        discriminator(image_size=side)
 
 
 def test_levels_without_a_block_are_refused() -> None:
-    for make in (Generator, GuidingBlocks):
+    for make in (generator, guiding_blocks):
         with pytest.raises(UserError, match="no guiding block of level 3, only of 4, 5, 6"):
             make(levels=(3, 4))
     with pytest.raises(UserError, match="cannot judge images of 4 px"):
-        GuidingBlocks(image_size=32)
+        guiding_blocks(image_size=32)
     with pytest.raises(UserError, match="8 x 8"):
-        pg2.Stage1(image_size=48)
+        pg2_generator(image_size=48)
 
 
 # ---- the generator
@@ -216,17 +225,17 @@ def test_images_of_levels_are_not_fed_back() -> None:
 
 def test_dropout_is_in_the_three_innermost_levels() -> None:
     with torch.device("meta"):
-        net = Generator(dropout=0.5)
+        net = generator(dropout=0.5)
         assert [n for n, up in net.dec.items() if isinstance(up.act, nn.Dropout)] == ["1", "2", "3"]
-        assert not any(isinstance(m, nn.Dropout) for m in Generator().modules())
+        assert not any(isinstance(m, nn.Dropout) for m in generator().modules())
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 def test_norms_and_biases(norm: str) -> None:
     """Without batch norm the convolutions beside it have biases; e1, e7 and d7 have no norm; instance has no state."""
     with torch.device("meta"):
-        g, d = Generator(norm=norm), Discriminator(norm=norm)
-        b = GuidingBlock(side=64, norm=norm)
+        g, d = generator(norm=norm), discriminator(norm=norm)
+        b = guiding_block(side=64, norm=norm)
     kinds = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": ()}
     norms = [sum(isinstance(m, kinds[norm]) for m in net.modules()) if norm != "none" else 0 for net in (g, d, b)]
     assert norms == ([11, 3, 4] if norm != "none" else [0, 0, 0])
@@ -239,7 +248,11 @@ def test_norms_and_biases(norm: str) -> None:
 
 def test_initial_weights() -> None:
     torch.manual_seed(0)
-    nets = [Generator(image_size=64, ngf=16), Discriminator(image_size=64, ndf=16), GuidingBlocks(image_size=64, ndf=8)]
+    nets = [
+        generator(image_size=64, ngf=16),
+        discriminator(image_size=64, ndf=16),
+        guiding_blocks(image_size=64, ndf=8),
+    ]
     for net in nets:
         layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
         assert torch.cat([m.weight.flatten() for m in layers]).std().item() == pytest.approx(0.02, rel=0.02)
@@ -248,14 +261,14 @@ def test_initial_weights() -> None:
         assert gammas.std().item() == pytest.approx(0.02, rel=0.2)
         assert gammas.mean().item() == pytest.approx(1, abs=0.01)
     uniform = torch.cat(
-        [m.weight.flatten() for m in pg2.Discriminator(image_size=32, ndf=4).modules() if hasattr(m, "kernel_size")]
+        [m.weight.flatten() for m in pg2_discriminator(image_size=32, ndf=4).modules() if hasattr(m, "kernel_size")]
     )
     assert uniform.abs().max().item() == pytest.approx(0.02 * 3**0.5, rel=0.01)
     assert uniform.std().item() == pytest.approx(0.02, rel=0.02)
 
 
 def test_a_score_of_the_discriminator_is_of_94_pixels() -> None:
-    net = Discriminator(ndf=4).eval()
+    net = discriminator(ndf=4).eval()
     image = photos(0, 1, 256).requires_grad_()
     net(image)[0, 0, 4, 4].backward()
     rows, columns = (image.grad.abs().sum((0, 1, axis)).nonzero() for axis in (3, 2))
@@ -263,7 +276,7 @@ def test_a_score_of_the_discriminator_is_of_94_pixels() -> None:
 
 
 def test_the_condition_is_laid_behind_the_image() -> None:
-    net = Discriminator(image_size=S, ndf=4, condition_channels=3)
+    net = discriminator(image_size=S, ndf=4, condition_channels=3)
     seen = inputs_of(net.trunk)
     net(photos(0), photos(1))
     assert torch.equal(seen[0], torch.cat([photos(0), photos(1)], 1))
@@ -383,7 +396,7 @@ def test_the_encoder_at_once_equals_three_calls() -> None:
 def test_blocks_judge_their_own_levels() -> None:
     """Each level's block gets the photos at its own resolution, and the fake of its own level."""
     torch.manual_seed(0)
-    blocks = GuidingBlocks(image_size=S, ndf=4)
+    blocks = guiding_blocks(image_size=S, ndf=4)
     x, y, lower = photos(0), photos(1), [photos(i, side=s) for i, s in enumerate((8, 16, 32))]
     told = blocks(x, y, *lower)
     changed = blocks(x, y, lower[0], -lower[1], lower[2])
@@ -424,7 +437,7 @@ def test_smaller_photos(how: str) -> None:
 
 def test_refinement_adds_to_the_first_stage() -> None:
     torch.manual_seed(0)
-    net = pg2.Generator(image_size=32, width=4)
+    net = pg2_generator(image_size=32, width=4)
     x, c = photos(0, 2, 32), torch.ones(2, 18, 32, 32)
     seen: list[tuple[Tensor, Tensor]] = []
     net.stage2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
@@ -437,7 +450,7 @@ def test_refinement_adds_to_the_first_stage() -> None:
 
 
 def test_output_is_linear() -> None:
-    net = pg2.Generator(image_size=32, width=4)
+    net = pg2_generator(image_size=32, width=4)
     nn.init.constant_(net.stage1.out.bias, 5.0)
     assert net(photos(0, 2, 32), torch.ones(2, 18, 32, 32))[0].min() > 1
 
@@ -454,7 +467,7 @@ def test_tensorflow_pads_less_before_than_behind(kernel: int, pads: tuple[int, i
 
 
 def test_target_fake_and_source_share_statistics() -> None:
-    net = pg2.Discriminator(image_size=32, ndf=4)
+    net = pg2_discriminator(image_size=32, ndf=4)
     images = [photos(i, 2, 32) for i in range(3)]
     together = net(torch.cat(images))
     assert together.shape == (6,)

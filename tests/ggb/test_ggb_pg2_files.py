@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ggb.checkpoints import convolutions
 from ggb.pg2 import PG2
-from ggb.pg2_networks import Generator
 from tests.agree import agree
 from tests.worlds.layouts import refusal
+from tests.worlds.pose_networks import pg2_generator
 from tests.worlds.tiny_pairs import make_pg2
 
 S, WIDTH, CODE = 32, 2, 3  # three blocks in stage 1: 32, 16 and 8 px
@@ -168,7 +168,7 @@ def test_tensorflow_draws_the_same(dump: Any, inputs: Any, ema: float | None) ->
 def test_the_convolutions_at_full_size() -> None:
     """Pose_AE/G/Conv to Conv_35, and UAEnoFC/G/Conv to Conv_20."""
     with torch.device("meta"):
-        net = Generator()
+        net = pg2_generator()
     found = [convolutions(net.stage1), convolutions(net.stage2)]
     assert [len(names) for names in found] == [36, 21]
     assert [found[0][k] for k in (0, 3, 17, 18, 20, 34, 35)] == [

@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines += [f"{colour}/{number},a {colour} bird with white wings", f"{colour}/{number},this bird is {colour}"]
     (folder / "captions.csv").write_text("\n".join(lines), encoding="utf-8")
     torch.manual_seed(0)
-    vocabulary = Vocabulary.build(lines)
+    vocabulary = Vocabulary.build(lines, max_words=50)
     net = SentenceEncoder(words=len(vocabulary), word_dim=10, dim=D)
     nn.init.normal_(net.embedding.weight)  # words far apart, as after training
     vse = {"config": {"word_dim": 10, "dim": D, "max_words": 50, "vectors": None}, "vocabulary": list(vocabulary.words)}

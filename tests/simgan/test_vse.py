@@ -82,14 +82,14 @@ def test_retrieval_ties_count_against_us() -> None:
 
 def test_published_sizes() -> None:
     model = VSE(**settings("vse"))
-    model.build(Vocabulary(["red", "bird"]), 4096)
+    model.build(Vocabulary(["red", "bird"], max_words=50), 4096)
     assert sum(p.numel() for p in model.text.gru.parameters()) == 541_800
     assert sum(p.numel() for p in model.project.parameters()) == 1_228_800
 
 
 def test_batches_and_companions_do_not_change_a_sentence() -> None:
     torch.manual_seed(0)
-    words = Vocabulary(["a", "red", "bird", "with", "wings"])
+    words = Vocabulary(["a", "red", "bird", "with", "wings"], max_words=50)
     encoder = TextEncoder(vocabulary=words, net=SentenceEncoder(words=7, word_dim=8, dim=6), hash="0")
     sentences = ["a red bird", "bird", "a bird with red wings", "wings"]
     phi = encoder.encode(sentences)

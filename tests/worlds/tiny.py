@@ -30,7 +30,7 @@ def make_world(root: Path) -> None:
     keys = make_cub(root / "data", classes=200, images=4, photos=8, procedural=False)[:32]
     lines = [sentence for key in keys for sentence in sentences(key.rpartition("/")[2])]
     torch.manual_seed(0)
-    vocabulary = Vocabulary.build(lines)
+    vocabulary = Vocabulary.build(lines, max_words=50)
     net = SentenceEncoder(words=len(vocabulary), word_dim=10, dim=12)
     vse = {
         "config": {"word_dim": 10, "dim": 12, "max_words": 50, "vectors": None},
