@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,6 @@ class DeepFashion(DatasetReader):
     def __init__(
         self,
         *,
-        root: str | Path,
         split: str = "auto",
         pairs: str = "pg2_counts",
         n_train_pairs: int = TRAIN_PAIRS,
@@ -100,12 +100,11 @@ class DeepFashion(DatasetReader):
         annotation_frame: str | int = "auto",
         highres: str = "pad",
         val_groups: int | None = None,
-        allow_missing: bool = False,
         captions: str = "none",
-        masks: bool = False,
-        attributes: bool = False,
+        **reader: Any,
     ) -> None:
-        super().__init__(root=root, captions=captions, allow_missing=allow_missing, masks=masks, attributes=attributes)
+        """reader: what every `DatasetReader` takes."""
+        super().__init__(captions=captions, **reader)
         for key, value, known in (
             ("split", split, SPLITS),
             ("pairs", pairs, PAIRS),
