@@ -194,7 +194,7 @@ class Measures:
         (loaded,) = self.data.eval_loader(rows=others, batch_size=len(others), reads=("mask",))
         mask = self.data.move(loaded, images.device)["mask"]
         z, eps = self.model.noise(batch["pair"])
-        generated = self.model.draw(self.model.codes(rows, batch.get("caption")), mask, z, eps).images[-1]
+        generated = self.model.infer(self.model.codes(rows, batch.get("caption")), mask, z, eps).images[-1]
         self.look("other", to_uint8(generated, rounding="floor"))
         inside, area = leakage(images, generated, batch["mask"], mask)
         self.keep("inside", inside)

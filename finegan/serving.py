@@ -143,7 +143,7 @@ class Painter(Exported):
         return both[:, : self.z_dim], both[:, self.z_dim :]
 
     @torch.no_grad()
-    def draw(self, codes: Codes, mask: Tensor | None, z: Tensor, eps: Tensor) -> Generated:
+    def infer(self, codes: Codes, mask: Tensor | None, z: Tensor, eps: Tensor) -> Generated:
         """The averaged generator as evaluation runs it, in float32. mask: B,1,S,S; None where the model reads none."""
         net = self.serving.eval()
         with torch.autocast(self.device.type, enabled=False):
@@ -157,7 +157,7 @@ class Painter(Exported):
         """
         z, eps = self.noise(torch.tensor([STRIDE * seed + k]))
         each = [
-            self.draw(Codes(*(part[[b]] for part in codes)), None if masks is None else masks[[b]], z, eps)
+            self.infer(Codes(*(part[[b]] for part in codes)), None if masks is None else masks[[b]], z, eps)
             for b in range(len(codes.sent))
         ]
         images, attention, mu, logvar = zip(*each, strict=True)
@@ -177,7 +177,7 @@ class Painter(Exported):
                 .to(self.device)
                 .split([self.z_dim, self.c_dim], dim=1)
             )
-        return self.draw(codes, batch.get("mask"), z, eps).images[-1]
+        return self.infer(codes, batch.get("mask"), z, eps).images[-1]
 
     def under(self, images: Tensor, mask: Tensor) -> Tensor:
         """The foreground alone, x (*) m; 0 (grey) elsewhere, or `mask_fill`."""

@@ -66,9 +66,9 @@ def compare(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
     s = scene(data, request, model.device, hardest=True)
     columns, files = s.given, {}
     for file in as_list(request.settings["other"]):
-        drawn = load_other(file, model).generate(s.x, s.joints)
+        generated = load_other(file, model).generate(s.x, s.joints)
         heading = distinct(method(read_weights(file)["config"]), columns)
-        columns[heading], files[heading] = list(drawn), file
+        columns[heading], files[heading] = list(generated), file
     columns[distinct(method(model.hparams), columns)] = list(model.generate(s.x, s.joints))
     return Sheet(columns, s.titles, s.facts | {"other": files})
 
@@ -76,9 +76,9 @@ def compare(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
 def multires(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
     """All that G draws, x-hat last, above the target at the same sizes."""
     s = scene(data, request, model.device)
-    drawn = dict(zip([*model.names_of_drawn(), "x-hat"], model.drawn(s.x, s.joints), strict=True))
+    generated = dict(zip([*model.coarse_names(), "x-hat"], model.infer(s.x, s.joints), strict=True))
     columns: dict[str, list[Tensor]] = {}
-    for name, images in drawn.items():
+    for name, images in generated.items():
         side = images.shape[-1]
         true = [F.adaptive_avg_pool2d(x if y is None else y, side) for x, y in zip(s.x, s.y, strict=True)]
         true = [small if y is not None else blank(small) for small, y in zip(true, s.y, strict=True)]
@@ -88,14 +88,14 @@ def multires(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
 
 
 def critics(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
-    """What the blocks say of real and drawn photos, level by level: sigmoids of RAPD and NVTD, white = real."""
+    """What the blocks say of real and generated photos, level by level: sigmoids of RAPD and NVTD, white = real."""
     if not isinstance(model, GGB) or model.discriminator_ggb is None:
         raise UserError("figure=critics shows guiding blocks and this model has none: choose model=ggb.")
     s = scene(data, request, model.device)
     if any(y is None for y in s.y):
         raise UserError("figure=critics compares with the photo of the pose: name two photos of one person.")
     y = torch.stack([image for image in s.y if image is not None])
-    *lower, _ = model.drawn(s.x, s.joints)
+    *lower, _ = model.infer(s.x, s.joints)
     with torch.no_grad():
         said = model.discriminator_ggb(s.x, y, *lower)
     truth = downsized(y, model.levels, model.downsize)
@@ -117,13 +117,13 @@ def swap(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
     poses = [pose(text, data) for text in request.texts] or [own_pose(who, data) for who in people]
     pairs = list(product(people, poses))
     s = arranged([who for who, _ in pairs], [each for _, each in pairs], data, model.device)
-    drawn = model.generate(s.x, s.joints).unflatten(0, (len(people), len(poses)))
+    generated = model.generate(s.x, s.joints).unflatten(0, (len(people), len(poses)))
     heads = stickmen(to_model(np.stack([each.joints for each in poses]), data).to(model.device), model.image_size)
     x = s.x[:: len(poses)]
     columns = {"photo": [blank(x[0]), *x]}
     for k, each in enumerate(poses):
         own = [each.row is not None and each.row == who.row for who in people]
-        images = [framed(image) if mine else image for image, mine in zip(drawn[:, k], own, strict=True)]
+        images = [framed(image) if mine else image for image, mine in zip(generated[:, k], own, strict=True)]
         columns[f"pose {k + 1}"] = [heads[k], *images]
     told = {"images": [who.name for who in people], "poses": [each.name for each in poses]}
     above = [f"poses: {'; '.join(told['poses'])}", *told["images"]]
@@ -147,11 +147,13 @@ def walk(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
     names, of_people = sequence(data, request, people)
     columns: dict[str, list[Tensor]] = {"photo": [image for own in x for image in (blank(own), own)]}
     joints = [to_model(poses, data).to(model.device) for poses in of_people]
-    drawn = [model.generate(own.expand(len(poses), -1, -1, -1), poses) for own, poses in zip(x, joints, strict=True)]
+    generated = [
+        model.generate(own.expand(len(poses), -1, -1, -1), poses) for own, poses in zip(x, joints, strict=True)
+    ]
     lines = [stickmen(poses, model.image_size) for poses in joints]
     for t in range(len(joints[0])):
         columns[f"frame {t + 1}"] = [
-            image for pair in zip(lines, drawn, strict=True) for image in (pair[0][t], pair[1][t])
+            image for pair in zip(lines, generated, strict=True) for image in (pair[0][t], pair[1][t])
         ]
     above = [line for who in people for line in (f"{who.name}: {', '.join(names)}", "")]
     told = {"images": [who.name for who in people], "poses": names}

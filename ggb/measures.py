@@ -1,7 +1,7 @@
 """GGB's own numbers: SSIM in three dialects, on the body, by how far the pose changes, beside two that draw nothing.
 
-B batch, S side, x source photo, y target photo, x-hat drawn image. Images are uint8; each number is a float64 mean over
-pairs. "Far" pairs are what the paper claims to be good at, and no published table tells them apart.
+B batch, S side, x source photo, y target photo, x-hat generated image. Images are uint8; each number is a float64 mean
+over pairs. "Far" pairs are what the paper claims to be good at, and no published table tells them apart.
 """
 
 from collections import defaultdict
@@ -48,54 +48,58 @@ AVERAGED = 512  # training photos in the mean photo
 PAPER = {"pairs": 12_800, "side": 256}
 
 
-def ssim_pg2(drawn: Tensor, target: Tensor) -> Tensor:
+def ssim_pg2(generated: Tensor, target: Tensor) -> Tensor:
     """7 x 7 uniform window, sample covariance, L = 255: PG2's score.py. uint8 B,3,S,S twice -> B."""
-    return ssim(drawn, target, window="uniform")
+    return ssim(generated, target, window="uniform")
 
 
-def ssim_dsc(drawn: Tensor, target: Tensor) -> Tensor:
-    """Gaussian window, L = largest - smallest value of the drawn image: Deformable GAN's test.py. -> B.
+def ssim_dsc(generated: Tensor, target: Tensor) -> Tensor:
+    """Gaussian window, L = largest - smallest value of the generated image: Deformable GAN's test.py. -> B.
 
     One colour alone would make L 0 and the quotient NaN: L is 255 then.
     """
-    low, high = drawn.flatten(1).aminmax(dim=1)
+    low, high = generated.flatten(1).aminmax(dim=1)
     span = (high - low).double() / 255
-    return ssim(drawn, target, data_range=torch.where(span > 0, span, 1.0))
+    return ssim(generated, target, data_range=torch.where(span > 0, span, 1.0))
 
 
-def ssim_patn(drawn: Tensor, target: Tensor) -> Tensor:
+def ssim_patn(generated: Tensor, target: Tensor) -> Tensor:
     """`ssim_dsc` with white outer columns in both images: PATN crops 256 to 176 and pads again before scoring.
 
     Equal margins raise it (unrelated noise from 0.005 to 0.286): compare it with PATN's line of work alone. Images that
     are 176 wide already are only padded.
     """
-    height, width = drawn.shape[-2:]
+    height, width = generated.shape[-2:]
     kept = min(width, height - 2 * round(MARGIN * height / FRAME))
     left, before = (width - kept) // 2, (height - kept) // 2
     white = (before, height - kept - before)
-    return ssim_dsc(*(F.pad(x[..., left : left + kept], white, value=255) for x in (drawn, target)))
+    return ssim_dsc(*(F.pad(x[..., left : left + kept], white, value=255) for x in (generated, target)))
 
 
 def compared(
-    drawn: Tensor, target: Tensor, others: dict[str, Tensor], mask: Tensor | None, lpips: LPIPS | None
+    generated: Tensor, target: Tensor, others: dict[str, Tensor], mask: Tensor | None, lpips: LPIPS | None
 ) -> dict[str, Tensor]:
     """What is told of each pair by its pixels: name -> B. uint8 B,3,H,W twice.
 
-    others: images to be held against the target like the drawn ones, by the ending of their numbers' names. mask:
+    others: images to be held against the target like the generated ones, by the ending of their numbers' names. mask:
     B,1,H,W in {0, 1}, the body in the target.
     """
     found: dict[str, Tensor] = {}
-    for end, image in ({"": drawn} | others).items():
+    for end, image in ({"": generated} | others).items():
         found[f"ssim{end}"] = ssim_pg2(image, target)
         found[f"l1{end}"] = 2 * l1(image, target)
         if mask is not None:
             found[f"mask_ssim{end}"] = ssim_pg2(on_body(image, mask), on_body(target, mask))
         if lpips is not None:
             found[f"lpips{end}"] = lpips(image, target)
-    found |= {"ssim_pg2": found["ssim"], "ssim_dsc": ssim_dsc(drawn, target), "ssim_patn": ssim_patn(drawn, target)}
+    found |= {
+        "ssim_pg2": found["ssim"],
+        "ssim_dsc": ssim_dsc(generated, target),
+        "ssim_patn": ssim_patn(generated, target),
+    }
     if mask is not None:
-        found["ssim_body"] = ssim(drawn, target, window="uniform", weight=mask)
-    found["drawn_in_one_colour"] = drawn.flatten(1).amin(1) == drawn.flatten(1).amax(1)
+        found["ssim_body"] = ssim(generated, target, window="uniform", weight=mask)
+    found["generated_in_one_colour"] = generated.flatten(1).amin(1) == generated.flatten(1).amax(1)
     return found
 
 
@@ -104,7 +108,7 @@ def means_of(table: dict[str, np.ndarray], ways: Sequence[str]) -> Numbers:
     numbers: Numbers = {name: mean_of(values) for name, values in table.items()}
     numbers["ssim_std"] = float(table["ssim"].std())
     numbers["lpips"] = numbers.get("lpips")
-    numbers["drawn_in_one_colour"] = float(table["drawn_in_one_colour"].sum())
+    numbers["generated_in_one_colour"] = float(table["generated_in_one_colour"].sum())
     for way in sorted(set(ways) - {""}):
         if (chosen := np.array(ways) == way).sum() >= FEWEST:
             numbers[f"ssim_{way}"] = mean_of(table["ssim"][chosen])
@@ -176,7 +180,7 @@ class Measures:
         "l1*": DOWN,
         "lpips*": DOWN,
         "clothes*": Meaning("lower", "CIELAB"),
-        "drawn_in_one_colour": Meaning("lower", "images"),
+        "generated_in_one_colour": Meaning("lower", "images"),
     }
 
     def __init__(
@@ -201,20 +205,20 @@ class Measures:
     def update(self, batch: Sample, images: Tensor, sentences: list[str]) -> Tensor | None:
         """-> the bodies alone, all but the pose mask of the target black."""
         target, source = to_uint8(batch["target"]), to_uint8(batch["image"])  # the files' own bytes again
-        drawn, side = to_uint8(images, rounding=self.pixels), images.shape[-1]
+        generated, side = to_uint8(images, rounding=self.pixels), images.shape[-1]
         self.pairs += zip(batch["row"].tolist(), batch["target_row"].tolist(), strict=True)
         others = {"_of_source": source}
         if self.mean is not None:
-            others["_of_mean"] = self.mean.to(drawn.device).expand_as(drawn)
+            others["_of_mean"] = self.mean.to(generated.device).expand_as(generated)
         mask = pose_mask(batch["target_joints"], side, radius=MASK_RADIUS * side / FRAME)
-        for name, values in compared(drawn, target, others, mask, self.lpips).items():
+        for name, values in compared(generated, target, others, mask, self.lpips).items():
             self.add(name, values)
         if self.parts is not None:
-            for end, image in ({"": drawn} | others).items():
+            for end, image in ({"": generated} | others).items():
                 self.add(f"clothes{end}", clothes_distance(image, target, batch["target_row"], self.parts))
         moved, changed = pose_distance(batch["joints"], batch["target_joints"], side)
         self.add("distance", moved.double() + changed.double())
-        return on_body(drawn, mask) if self.masked else None
+        return on_body(generated, mask) if self.masked else None
 
     def add(self, name: str, values: Tensor) -> None:
         self.values[name].append(values.double().cpu())

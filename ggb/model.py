@@ -138,7 +138,7 @@ class GGB(PoseGAN):
         judged = {"none": (x,), "c": (x, c), "xc": (x, torch.cat([x, c], 1))}[self.d_cond]
         return {"generator": (x, c), "discriminator": judged, "discriminator_ggb": (x, x, *lower)}
 
-    def names_of_drawn(self) -> list[str]:
+    def coarse_names(self) -> list[str]:
         return [f"x-hat^{n}" for n in self.generator.to_rgb]
 
     # ---- one training step (Sec. 2.3): D and the blocks, then G by Eq. 9, then G by Eq. 4

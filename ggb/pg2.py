@@ -38,7 +38,7 @@ class PG2(PoseGAN):
         "stage1.body": "PG2, Sec. 3.1, |x-hat_1 - y| M",
         "d.real": "PG2, Sec. 3.2, BCE(D(y), 1)",
         "d.fake": "PG2's code, BCE(D([x-hat_2; x]), 0): the source photo is a second kind of fake",
-        "g.adversarial": "PG2's code, BCE(D([x-hat_2; x]), 1); g_adversarial=drawn: PG2, Sec. 3.2, BCE(D(x-hat_2), 1)",
+        "g.adversarial": "PG2's code, BCE(D([x-hat_2; x]), 1); g_adversarial=generated: Sec. 3.2, BCE(D(x-hat_2), 1)",
         "g.rec": "PG2, Sec. 3.2, |x-hat_2 - y|",
         "g.body": "PG2, Sec. 3.2, |x-hat_2 - y| M",
     }
@@ -46,7 +46,7 @@ class PG2(PoseGAN):
     SERVED = ("image_size", "generator", "tf_padding", "pose_map", "pose_radius", "pose_sigma")
     TRAINED = ("discriminator",)
     CHOICES: ClassVar[dict[str, Sequence[str]]] = PoseGAN.CHOICES | {
-        "g_adversarial": ("both", "drawn"),
+        "g_adversarial": ("both", "generated"),
     }
     RANGES: ClassVar[dict[str, str]] = PoseGAN.RANGES | {
         "stage1_steps": "int [0, inf)",
@@ -70,8 +70,8 @@ class PG2(PoseGAN):
         """Plain values only; conf/model/pg2.yaml says where each comes from. shared: what `PoseGAN` takes.
 
         g_adversarial: both, the authors' code, a mean over D(x-hat_2) and D(x), of which the latter reaches x-hat_2
-        through D's norms alone; drawn, the paper, over D(x-hat_2). tf_padding: for weights of the authors' TensorFlow
-        code. pose_radius: of the disks, and of the limbs in M.
+        through D's norms alone; generated, the paper, over D(x-hat_2). tf_padding: for weights of the authors'
+        TensorFlow code. pose_radius: of the disks, and of the limbs in M.
         """
         super().__init__(**shared)
         self.save_hyperparameters()
@@ -89,7 +89,7 @@ class PG2(PoseGAN):
         x = torch.empty(2, 3, self.image_size, self.image_size)
         return {"generator": (x, x[:, :1].expand(-1, self.pose_channels, -1, -1)), "discriminator": (x,)}
 
-    def names_of_drawn(self) -> list[str]:
+    def coarse_names(self) -> list[str]:
         return ["x-hat_1"]
 
     # ---- files
@@ -153,8 +153,8 @@ class PG2(PoseGAN):
 
     def g_terms(self, x: Tensor, y: Tensor, mask: Tensor, fine: Tensor) -> dict[str, Tensor]:
         """PG2, Sec. 3.2. D reads the batch that it read in its own descent, for its statistics."""
-        _, drawn, source = self.discriminator(torch.cat([y, fine, x])).chunk(3)
-        told = torch.cat([drawn, source]) if self.g_adversarial == "both" else drawn
+        _, generated, source = self.discriminator(torch.cat([y, fine, x])).chunk(3)
+        told = torch.cat([generated, source]) if self.g_adversarial == "both" else generated
         return {"adversarial": self.real(told)} | self.distances(fine, y, mask)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LambdaLR]]:

@@ -36,10 +36,10 @@ class Strip(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Where one drawn image lies, with what belongs to it."""
+    """Where one generated image lies, with what belongs to it."""
 
     name: str
-    files: dict[str, Path]  # of drawn and target; of source and mask where there are
+    files: dict[str, Path]  # of generated and target; of source and mask where there are
     strip: Strip | None  # what one file of all is cut by
 
     @property
@@ -50,34 +50,36 @@ class Result(NamedTuple):
 
 
 STRIPS = {
-    # Deformable GAN, test.py: x, y, drawn
-    "dsc": Strip("<from>_<to>.png", r".+_.+", 256, 3, {"source": 0, "target": 1, "drawn": 2}),
-    # PATN, and what is built on it: x, its pose, y, its pose, drawn; the middle 176 columns of each photo
-    "patn": Strip("<from>___<to>_vis.png", r".+___.+_vis", 176, 5, {"source": 0, "target": 2, "drawn": 4}),
+    # Deformable GAN, test.py: x, y, generated
+    "dsc": Strip("<from>_<to>.png", r".+_.+", 256, 3, {"source": 0, "target": 1, "generated": 2}),
+    # PATN, and what is built on it: x, its pose, y, its pose, generated; the middle 176 columns of each photo
+    "patn": Strip("<from>___<to>_vis.png", r".+___.+_vis", 176, 5, {"source": 0, "target": 2, "generated": 4}),
 }
 # PG2, test_result/: folders of %05d.png. `mask` there is the body in x, and the one that its own score_mask.py takes
-PG2 = {"drawn": "G", "target": "x_target", "source": "x", "mask": "mask_target"}
+PG2 = {"generated": "G", "target": "x_target", "source": "x", "mask": "mask_target"}
 LAYOUTS = ("pg2", *STRIPS, "pairs")
 
 
-def listed(layout: str, folder: Path | None, drawn: Path | None = None, targets: Path | None = None) -> list[Result]:
+def listed(
+    layout: str, folder: Path | None, generated: Path | None = None, targets: Path | None = None
+) -> list[Result]:
     """All results in a layout, sorted by name. UserError for what is absent or misnamed.
 
     pg2, dsc, patn: of `folder`. pairs: of two folders with equal names, but for their endings.
     """
     choose("prepare.layout", layout, LAYOUTS)
     if layout == "pairs":
-        places = {"drawn": given(drawn, "drawn"), "target": given(targets, "targets")}
+        places = {"generated": given(generated, "generated"), "target": given(targets, "targets")}
         return together({role: images_in(place) for role, place in places.items()})
     folder = given(folder, "folder")
     if layout in STRIPS:
         strip, found = STRIPS[layout], images_in(folder)
         refuse_names(found, strip.pattern, strip.form)
-        return [Result(path.name, {"drawn": path}, strip) for path in found.values()]
+        return [Result(path.name, {"generated": path}, strip) for path in found.values()]
     top = folder / "test_result" if (folder / "test_result").is_dir() else folder
-    kinds = {role: top / name for role, name in PG2.items() if role in ("drawn", "target") or (top / name).is_dir()}
+    kinds = {role: top / name for role, name in PG2.items() if role in ("generated", "target") or (top / name).is_dir()}
     found_in = {role: images_in(place) for role, place in kinds.items()}
-    refuse_names(found_in["drawn"], r"\d{5,}", "00000.png")
+    refuse_names(found_in["generated"], r"\d{5,}", "00000.png")
     return together(found_in)
 
 
@@ -108,9 +110,9 @@ def refuse_names(found: dict[str, Path], pattern: str, form: str) -> None:
 
 
 def together(found: dict[str, dict[str, Path]]) -> list[Result]:
-    """The images of equal names in several folders, those of `drawn` in their order."""
+    """The images of equal names in several folders, those of `generated` in their order."""
     results = []
-    for stem, path in found["drawn"].items():
+    for stem, path in found["generated"].items():
         for role, others in found.items():
             if stem not in others:
                 place = next(iter(others.values())).parent
@@ -120,7 +122,7 @@ def together(found: dict[str, dict[str, Path]]) -> list[Result]:
 
 
 def batches(results: Sequence[Result], size: int) -> Iterator[dict[str, Tensor]]:
-    """drawn, target and, where there is one, source B,3,H,W uint8, mask B,1,H,W uint8 in {0, 1}; `size` at a time.
+    """generated, target and, where there is one, source B,3,H,W uint8, mask B,1,H,W uint8 in {0, 1}; `size` at a time.
 
     All are of one size. UserError for a file that cannot be read or is of another size.
     """
@@ -132,7 +134,7 @@ def batches(results: Sequence[Result], size: int) -> Iterator[dict[str, Tensor]]
             for role, image in images.items():
                 height, width = first = first or image.shape[1:]
                 if image.shape[1:] != first or min(first) < SMALLEST:
-                    wrong = f"{result.files.get(role, result.files['drawn'])} is {image.shape[2]}x{image.shape[1]}"
+                    wrong = f"{result.files.get(role, result.files['generated'])} is {image.shape[2]}x{image.shape[1]}"
                     wanted = f"{width}x{height}, as the first" if min(first) >= SMALLEST else f"{SMALLEST} px at least"
                     raise UserError(f"{wrong}, not {wanted}: SSIM is of images of one size, and never of resized ones.")
             rows.append(images)
@@ -143,7 +145,7 @@ def loaded(result: Result) -> dict[str, Tensor]:
     """The images of one result, uint8: 3,H,W each; mask 1,H,W in {0, 1}."""
     pixels = {role: decoded(path, to_grey if role == "mask" else to_rgb) for role, path in result.files.items()}
     if strip := result.strip:
-        whole, path = pixels["drawn"], result.files["drawn"]
+        whole, path = pixels["generated"], result.files["generated"]
         wanted = (FRAME, strip.number * strip.width)
         if whole.shape[:2] != wanted:
             raise UserError(

@@ -36,7 +36,7 @@ def tell(job: Job) -> None:
     if not re.fullmatch(r"[\w.-]+", method):
         raise UserError(f"prepare.method={method} is to name a row: take letters, digits, - and _ alone.")
     results = listed(
-        asked["layout"], *(asked[key] and Path(asked[key]).expanduser() for key in ("folder", "drawn", "targets"))
+        asked["layout"], *(asked[key] and Path(asked[key]).expanduser() for key in ("folder", "generated", "targets"))
     )
     log.info("scoring %d images, the first: %s", len(results), results[0].name)
     device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
@@ -65,10 +65,10 @@ def scores(
 ) -> tuple[Numbers, dict[str, Any]]:
     """Numbers under the names of `ggb.measures`, and what they depend on; each file is decoded once. options:
     conf/metrics, and `masked` of conf/prepare/scores.yaml."""
-    height, width = loaded(results[0])["drawn"].shape[1:]
+    height, width = loaded(results[0])["generated"].shape[1:]
     extractor, lpips, why = networks(len(results), min(height, width), options, device)
     table: dict[str, list[Tensor]] = defaultdict(list)
-    kinds = ["drawn", "target"]
+    kinds = ["generated", "target"]
     if "mask" not in results[0].files:
         why["mask_ssim, mask_is"] = f"layout {layout} has no masks"
     elif options["masked"]:
@@ -78,12 +78,12 @@ def scores(
         """uint8, `kinds` in turn."""
         for read in batches(results, 64 if device.type == "cuda" else 16):
             batch = {role: image.to(device) for role, image in read.items()}
-            drawn, mask = batch["drawn"], batch.get("mask")
+            generated, mask = batch["generated"], batch.get("mask")
             others = {"_of_source": batch["source"]} if "source" in batch else {}
-            for name, values in compared(drawn, batch["target"], others, mask, lpips).items():
+            for name, values in compared(generated, batch["target"], others, mask, lpips).items():
                 table[name].append(values.double().cpu())
             if mask is not None:
-                batch["body"] = on_body(drawn, mask)
+                batch["body"] = on_body(generated, mask)
             shown = torch.stack([batch[kind] for kind in kinds], 1).flatten(0, 1)
             yield F.pad(shown, (MARGIN, MARGIN), value=255) if layout == "patn" else shown
 
@@ -98,10 +98,10 @@ def scores(
     parts = {kind: seen[place :: len(kinds)] for place, kind in enumerate(kinds)}
     mixed = torch.from_numpy(np.random.RandomState(SEED).permutation(len(results)))
     as_read = options | {"pixels": "as published"}
-    found, told = judged(parts["target"], parts["drawn"], "the targets beside them", as_read, shuffle=False)
+    found, told = judged(parts["target"], parts["generated"], "the targets beside them", as_read, shuffle=False)
     others = {("is_of_targets", "is_of_targets_std"): parts["target"]}
     # names in their order put men's clothes into one split: the lists of pairs that methods are scored by are mixed
-    others["is_mean_shuffled", "is_std_shuffled"] = parts["drawn"][mixed]
+    others["is_mean_shuffled", "is_std_shuffled"] = parts["generated"][mixed]
     if "body" in parts:
         others["mask_is_mean", "mask_is_std"] = parts["body"]
     found |= scores_of(others, options["splits"], shown="withheld" not in told)

@@ -1,7 +1,7 @@
 """What GGB, the U-Net and PG2 share around their training: photos and poses in, people out, files.
 
 B batch, S side of the image. x source photo, y target photo of the same person, c the pose label map of the target,
-x-hat the drawn image. For other programs task=export writes, besides the suite's one file:
+x-hat the generated image. For other programs task=export writes, besides the suite's one file:
 
     pix2pix       latest_net_G.pth   the state dict of pix2pix's generator, `--netG unet_128`; not of PG2
     safetensors   G.safetensors      G's state dict, with what it is and how it is fed in the metadata; read back here
@@ -101,9 +101,9 @@ class PoseGAN(Exported):
         found: dict[str, list[Tensor]] = {"val/ssim": [], "val/rec": []}
         for loaded in data.pose_pair_loader("val", data.batch_size):
             batch = data.move(loaded, self.device)
-            drawn, target = self.sample(batch), batch["target"]
-            found["val/ssim"].append(ssim(to_uint8(drawn), to_uint8(target), window="uniform"))
-            found["val/rec"].append((drawn - target).abs().mean((1, 2, 3)))
+            generated, target = self.sample(batch), batch["target"]
+            found["val/ssim"].append(ssim(to_uint8(generated), to_uint8(target), window="uniform"))
+            found["val/rec"].append((generated - target).abs().mean((1, 2, 3)))
         return {name: upcast(torch.cat(values)).mean() for name, values in found.items()}
 
     def training_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -116,7 +116,7 @@ class PoseGAN(Exported):
             yield batch["image"], self.pose(batch["target_joints"])
 
     def pose(self, joints: Tensor) -> Tensor:
-        """c: joints B,18,2 in pixels of an image of side S -> B,C,S,S, drawn on their device."""
+        """c: joints B,18,2 in pixels of an image of side S -> B,C,S,S, rendered on their device."""
         kind, radius, sigma = self.pose_map, self.pose_radius, self.pose_sigma
         return pose_maps(joints, self.image_size, kind=kind, radius=radius, sigma=sigma)
 
@@ -131,7 +131,7 @@ class PoseGAN(Exported):
     # ---- serving
 
     @torch.no_grad()
-    def drawn(self, x: Tensor, joints: Tensor) -> tuple[Tensor, ...]:
+    def infer(self, x: Tensor, joints: Tensor) -> tuple[Tensor, ...]:
         """All that G draws, as inference runs it, clipped to [-1, 1]: x-hat last. x: B,3,S,S, joints: B,18,2."""
         net = self.serving
         was_training = net.training
@@ -142,14 +142,14 @@ class PoseGAN(Exported):
         finally:
             net.train(was_training)
 
-    def draw(self, x: Tensor, joints: Tensor) -> Tensor:
+    def x_hat(self, x: Tensor, joints: Tensor) -> Tensor:
         """x-hat: the person of x: B,3,S,S in the poses B,18,2 -> B,3,S,S in [-1, 1]."""
-        return self.drawn(x, joints)[-1]
+        return self.infer(x, joints)[-1]
 
     def generate(self, x: Tensor, joints: Tensor) -> Tensor:
-        """`draw` of any number of pairs."""
+        """`x_hat` of any number of pairs."""
         parts = zip(x.split(AT_ONCE), joints.split(AT_ONCE), strict=True)
-        return torch.cat([self.draw(photos, poses) for photos, poses in parts])
+        return torch.cat([self.x_hat(photos, poses) for photos, poses in parts])
 
     def respond(self, data: ImageData, request: Request) -> Sheet:
         """People in poses. images: files, or photos of the data set by name; texts: names of `figure_inputs.pose`."""
@@ -173,7 +173,7 @@ class PoseGAN(Exported):
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """x-hat for each pair. There is no noise: a generator changes nothing."""
-        return self.draw(batch["image"], batch["target_joints"])
+        return self.x_hat(batch["image"], batch["target_joints"])
 
     def condition_text(self, batch: Sample, records: Records) -> list[str]:
         """Who in which pose: the names of source and target."""
@@ -185,11 +185,11 @@ class PoseGAN(Exported):
         joints = batch["target_joints"]
         radius = max(2.0, self.image_size / 64)
         columns = {"x": batch["image"], "c": pose_maps(joints, self.image_size, kind="stickman", radius=radius)}
-        drawn = self.drawn(batch["image"], joints)
-        names = [*self.names_of_drawn(), "x-hat"]
-        return columns | {"y": batch["target"]} | dict(zip(names, drawn, strict=True))
+        generated = self.infer(batch["image"], joints)
+        names = [*self.coarse_names(), "x-hat"]
+        return columns | {"y": batch["target"]} | dict(zip(names, generated, strict=True))
 
-    def names_of_drawn(self) -> list[str]:
+    def coarse_names(self) -> list[str]:
         """Of all that G draws before x-hat."""
         raise NotImplementedError
 
@@ -205,7 +205,7 @@ class PoseGAN(Exported):
         return content | {"heads": heads}
 
     def take(self, content: Mapping[str, Any], path: str | Path) -> None:
-        """A file without heads leaves a G without: x-hat is the same, and x-hat^n are not drawn."""
+        """A file without heads leaves a G without: x-hat is the same, and x-hat^n are not generated."""
         states, headless = dict(content), []
         for name, net in self.nets().items():
             heads = {key: value for key, value in net.state_dict().items() if key.split(".")[0] == self.HEADS}
@@ -215,7 +215,7 @@ class PoseGAN(Exported):
                 states[name] = (heads if net in headless else {}) | theirs
         super().take(states, path)
         for net in headless:
-            log.info("%s has no heads: x-hat alone is drawn", path)
+            log.info("%s has no heads: x-hat alone is generated", path)
             getattr(net, self.HEADS).clear()
 
     def restore(self, path: str | Path) -> None:

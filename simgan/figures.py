@@ -27,7 +27,7 @@ def grid(model: Editor, data: ImageData, request: Request) -> Sheet:
     texts = [list(request.texts) or others(data, images, np.random.default_rng(request.seed))] * len(images.names)
     x, phi = photos(model, data, images), encoded(model, texts)[:, 0]
     eps = model.noise(1, request.seed).expand(len(x), -1)
-    rows = [x, *(model.draw(x, p.expand(len(x), -1), eps) for p in phi)]
+    rows = [x, *(model.infer(x, p.expand(len(x), -1), eps) for p in phi)]
     columns = {f"photo {number}": column for number, column in enumerate(torch.stack(rows, 1), 1)}
     return Sheet(columns, ["the photos", *texts[0]], facts(model, images, texts))
 
@@ -36,7 +36,7 @@ def diversity(model: Editor, data: ImageData, request: Request) -> Sheet:
     """Fig. 1: n edits by one sentence and the mean edit, c = mu."""
     sheet = model.respond(data, edits_asked(data, request, 1))
     rows, x = sheet.facts["rows"], torch.as_tensor(sheet.columns["source"])
-    mean = model.draw(x, model.encode([row["text"] for row in rows]), mode="mean")
+    mean = model.infer(x, model.encode([row["text"] for row in rows]), mode="mean")
     told = {"images": [row["image"] for row in rows], "texts": [[row["text"]] for row in rows]}
     return Sheet({**sheet.columns, "mean": mean}, sheet.above, {"unknown": sheet.facts["unknown"], **told})
 
@@ -47,7 +47,7 @@ def compare(model: Editor, data: ImageData, request: Request) -> Sheet:
     image, text = request.pairs()
     images, texts = find_images([request.images[i] for i in image], data), [[request.texts[t]] for t in text]
     x = photos(model, data, images)
-    edit = model.draw(x, encoded(model, texts)[0], model.noise(len(x), request.seed))
+    edit = model.infer(x, encoded(model, texts)[0], model.noise(len(x), request.seed))
     columns = {"source": x, type(model).__name__: edit}
     return Sheet(columns, [own for (own,) in texts], facts(model, images, texts))
 
@@ -84,7 +84,7 @@ def cycle(model: Editor, data: ImageData, request: Request) -> Sheet:
         edits = others(data, images, np.random.default_rng(request.seed))
         texts = [list(both) for both in zip(own, edits, strict=True)]
     x, (phi, target) = photos(model, data, images), encoded(model, texts)
-    edit = model.draw(x, target, model.noise(len(x), request.seed))
+    edit = model.infer(x, target, model.noise(len(x), request.seed))
     back = model.take_back(edit, phi)
     columns = {"x": x, "x-hat": edit, "x-tilde": back, "|x-tilde - x| x 4": 4 * (back - x).abs() - 1}
     return Sheet(columns, [f"own: {own} | target: {target}" for own, target in texts], facts(model, images, texts))
@@ -134,7 +134,7 @@ def between(model: Editor, x: Tensor, a: Tensor, b: Tensor, alpha: float, eps: T
     """The edit of x: B,3,S,S at alpha from phi_A to phi_B: B,D. eps: B,ca_dim, or None for none."""
     mode = "mean" if eps is None else "sample"
     if space == "phi":
-        return model.draw(x, (1 - alpha) * a + alpha * b, eps, mode)
+        return model.infer(x, (1 - alpha) * a + alpha * b, eps, mode)
     net = cast(Generator, model.serving)
     with torch.no_grad():
         c_a, c_b = (net.condition(phi, eps, mode)[0] for phi in (a, b))

@@ -118,7 +118,7 @@ class EditProxies:
         """Background kept, own sentence reproduced, cycle closed, and how much of the cycle is hidden in the edit."""
         model = self.model
         own = model.look_up(batch["row"], batch["caption"])
-        rebuilt = to_uint8(model.draw(batch["image"], own, mode="mean"))
+        rebuilt = to_uint8(model.infer(batch["image"], own, mode="mean"))
         self.add("rec_l1", l1(rebuilt, x))
         self.add("rec_rmse", rmse(rebuilt, x))
         rounded = from_uint8(edit)
@@ -151,12 +151,12 @@ class EditProxies:
             source = batch["image"][i : i + 1].expand(10, -1, -1, -1)
             if self.seen + i < self.options["diversity_pairs"]:
                 eps = paired_noise(torch.arange(10) + 10 * int(batch["pair"][i]), model.generator.ca_dim, seed=2)
-                drawn = to_uint8(model.draw(source, target[i : i + 1].expand(10, -1), eps.to(source.device)))
+                drawn = to_uint8(model.infer(source, target[i : i + 1].expand(10, -1), eps.to(source.device)))
                 a, b = torch.triu_indices(10, 10, 1)
                 self.add("div_lpips", self.lpips(drawn[a], drawn[b]).mean()[None])
             if self.seen + i < self.options["interpolation_pairs"]:
                 mix = torch.linspace(0, 1, 9, device=source.device)[:, None]
-                steps = to_uint8(model.draw(source[:9], own[i] + mix * (target[i] - own[i]), mode="mean"))
+                steps = to_uint8(model.infer(source[:9], own[i] + mix * (target[i] - own[i]), mode="mean"))
                 neighbours = self.lpips(steps[:-1], steps[1:])
                 self.add("smooth_mean", neighbours.mean()[None])
                 self.add("smooth_max", neighbours.max()[None])

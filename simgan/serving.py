@@ -92,7 +92,7 @@ class Editor(Exported):
 
     # ---- serving
 
-    def draw(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str | None = None) -> Tensor:
+    def infer(self, x: Tensor, phi: Tensor, eps: Tensor | None = None, mode: str | None = None) -> Tensor:
         """G(x, phi) as inference runs it: x B,3,S,S in [-1, 1], phi B,D -> B,3,S,S. eps B,ca_dim or drawn."""
         return self.serve(self.serving, lambda net: net(x, phi, eps, mode or self.conditioning["mode"]))
 
@@ -135,7 +135,7 @@ class Editor(Exported):
         else:
             device = generator.device if generator is not None else x.device
             eps = torch.randn(len(x), width, generator=generator, device=device).to(x.device)
-        return self.draw(x, phi, eps)
+        return self.infer(x, phi, eps)
 
     def noise(self, count: int, seed: int) -> Tensor:
         """count,ca_dim from N(0, I), the same on every device."""
@@ -156,7 +156,7 @@ class Editor(Exported):
         image, text = request.pairs()
         x, phi = pixels(images, data).to(self.device)[image], self.encode(list(request.texts))[text]
         eps = scale * self.noise(request.n if scale else 1, request.seed)
-        edits = {f"edit {k}": self.draw(x, phi, e.expand(len(x), -1)) for k, e in enumerate(eps, 1)}
+        edits = {f"edit {k}": self.infer(x, phi, e.expand(len(x), -1)) for k, e in enumerate(eps, 1)}
         rows = [{"image": images.names[i], "text": request.texts[t]} for i, t in zip(image, text, strict=True)]
         above = [row["text"] for row in rows]
         return Sheet({"source": x, **edits}, above, {"unknown": unknown, "rows": rows}, generated=list(edits))

@@ -61,7 +61,7 @@ def picture(model: FineGAN) -> Generated:
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 6:30] = 1
     codes = model.encode([["has_wing_color::blue"], ["has_size::small", "has_wing_color::red"]])
-    return model.draw(codes, mask, z, eps)
+    return model.infer(codes, mask, z, eps)
 
 
 def test_the_file_draws_what_the_model_drew(trained: tuple[FineGAN, Path], tmp_path: Path) -> None:

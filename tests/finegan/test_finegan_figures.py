@@ -240,7 +240,7 @@ def test_a_figure_draws_what_evaluation_would(model: FineGAN, data: ImageData) -
     row = int(rows[keys_of(data).index(drawn.facts["images"][1])])
     batch = data.move(next(iter(data.eval_loader(rows=np.array([row])))), "cpu")
     z, eps = model.noise(torch.tensor([STRIDE * 5 + 2]))
-    mine = model.draw(model.codes(batch["row"]), batch["mask"], z, eps).images[-1]
+    mine = model.infer(model.codes(batch["row"]), batch["mask"], z, eps).images[-1]
     torch.testing.assert_close(column(drawn, "draw 2")[1:2], mine, atol=1e-4, rtol=0)
     assert torch.equal(column(drawn, "photo")[1:2], batch["image"])
 

@@ -290,7 +290,7 @@ def test_only_the_mask_is_changed_and_by_one_of_another_image(scored: dict[str, 
     others = [measures.partners[row] for row in batch["row"].tolist()]
     mask = torch.stack([data.move(next(iter(data.eval_loader(rows=[row]))), "cpu")["mask"][0] for row in others])
     assert (mask != batch["mask"]).flatten(1).any(1).all()
-    drawn = model.draw(model.codes(batch["row"]), mask, *model.noise(batch["pair"])).images[-1]
+    drawn = model.infer(model.codes(batch["row"]), mask, *model.noise(batch["pair"])).images[-1]
     inside, area = leakage(images, drawn, batch["mask"], mask)
     torch.testing.assert_close(measures.kept["inside"][0], inside, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(measures.kept["area"][0], area)

@@ -102,10 +102,10 @@ def test_a_model_is_restored_from_such_a_file(tmp_path: Path) -> None:
     model.restore(tmp_path / "latest_net_G.pth")
     x, joints = torch.randn(1, 3, 256, 256), torch.full((1, 18, 2), 100)
     with torch.no_grad():
-        assert torch.equal(model.draw(x, joints), net(torch.cat([x, model.pose(joints)], 1)))
+        assert torch.equal(model.x_hat(x, joints), net(torch.cat([x, model.pose(joints)], 1)))
     with_heads = make(image_size=256, ngf=2, ndf=2)
     with_heads.restore(tmp_path / "latest_net_G.pth")
-    assert torch.equal(with_heads.draw(x, joints), model.draw(x, joints))
-    assert with_heads.names_of_drawn() == []  # pix2pix has no heads, and those that nobody trained draw nothing
+    assert torch.equal(with_heads.x_hat(x, joints), model.x_hat(x, joints))
+    assert with_heads.coarse_names() == []  # pix2pix has no heads, and those that nobody trained draw nothing
     with pytest.raises(UserError, match="of another shape enc"):
         make(image_size=256, ngf=4, ndf=2, levels=[]).restore(tmp_path / "latest_net_G.pth")

@@ -52,7 +52,7 @@ def test_a_program_draws_the_same(build: Any, options: Any, export: Any, name: s
     for count in (1, 3):
         x, joints = people(count)
         with torch.no_grad():
-            agree(program(x, model.pose(joints)), model.draw(x, joints))
+            agree(program(x, model.pose(joints)), model.x_hat(x, joints))
     assert not any("to_rgb" in key for key in program.state_dict())
     assert {key: value.shape for key, value in model.state_dict().items()} == {k: v.shape for k, v in state.items()}
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -87,7 +87,7 @@ def test_safetensors_are_read_back(build: Any, options: Any, ema: float | None, 
     export_safetensors(model, tmp_path / "out")
     again.restore(tmp_path / "out" / "G.safetensors")
     x, joints = people()
-    assert torch.equal(again.draw(x, joints), model.draw(x, joints))
+    assert torch.equal(again.x_hat(x, joints), model.x_hat(x, joints))
     wanted = {key for key in model.serving.state_dict() if not key.startswith("to_rgb.")}
     assert load_file(tmp_path / "out" / "G.safetensors").keys() == wanted
     with safe_open(tmp_path / "out" / "G.safetensors", "pt") as file:
@@ -103,13 +103,13 @@ def test_heads_that_nobody_trained_draw_nothing(tmp_path: Path) -> None:
     x, joints = people()
     for again in (make(), make(levels=[]), make(levels=[6], decay=0.5)):
         again.restore(tmp_path / "people.safetensors")
-        (image,) = again.drawn(x, joints)
-        assert torch.equal(image, model.draw(x, joints))
-        assert again.names_of_drawn() == []
+        (image,) = again.infer(x, joints)
+        assert torch.equal(image, model.x_hat(x, joints))
+        assert again.coarse_names() == []
         torch.save(again.export(), tmp_path / "again.pt")
         twice = make(levels=again.hparams["levels"], decay=again.ema_decay)
         twice.restore(tmp_path / "again.pt")
-        assert torch.equal(twice.draw(x, joints), image)
+        assert torch.equal(twice.x_hat(x, joints), image)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_pix2pix_is_read_back(tmp_path: Path) -> None:
     again = make(**options | {"levels": [], "decay": None})
     again.restore(tmp_path / "out" / "latest_net_G.pth")
     x, joints = torch.randn(1, 3, 256, 256), torch.full((1, 18, 2), 100)
-    assert torch.equal(again.draw(x, joints), model.draw(x, joints))
+    assert torch.equal(again.x_hat(x, joints), model.x_hat(x, joints))
 
 
 def test_another_depth_than_pix2pix_has_is_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def mine(model: PoseGAN, data: ImageData, key: str, joints: np.ndarray) -> torch
     """The model's own drawing of a photo in a pose of the frame of 256."""
     batch = data.move(next(iter(data.eval_loader(rows=np.array([data.records.keys.index(key)])))), "cpu")
     pixels = np.where(joints < 0, -1, (joints + 0.5) * S // FRAME).astype(np.int64)
-    return model.draw(batch["image"], torch.from_numpy(pixels)[None])[0]
+    return model.x_hat(batch["image"], torch.from_numpy(pixels)[None])[0]
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -135,8 +135,8 @@ def test_white_margins_alone_make_a_score() -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     root = tmp_path_factory.mktemp("people")
-    write_people(root / "drawn", images=240, identities=48, side=S, seed=3, workers=0)
-    reader = DeepFashion(root=root / "drawn")
+    write_people(root / "people", images=240, identities=48, side=S, seed=3, workers=0)
+    reader = DeepFashion(root=root / "people")
     reads = ("image", "target", "joints")
     return ImageData(
         dataset=reader, image_size=S, batch_size=8, load_ratio=1.0, reads=reads, flip=False, store=root / "store"
@@ -215,7 +215,7 @@ def test_the_target_itself_is_perfect_and_the_controls_are_not(data: ImageData, 
     found = measured(data, drawn, drawn["target"]).compute(None)
     for name in ("ssim", "ssim_dsc", "ssim_patn", "ssim_body", "mask_ssim", "ssim_near", "ssim_far"):
         assert found[name] == pytest.approx(1, abs=1e-12)
-    assert found["l1"] == found["drawn_in_one_colour"] == 0
+    assert found["l1"] == found["generated_in_one_colour"] == 0
     copied = measured(data, drawn, drawn["image"]).compute(None)
     for name in ("ssim", "l1", "mask_ssim", "ssim_near", "l1_far"):
         assert copied[name] == found[f"{name}_of_source"]
@@ -317,7 +317,7 @@ def test_an_image_of_one_colour_is_counted(data: ImageData, drawn: dict[str, Ten
     images = drawn["drawn"].clone()
     images[3] = 0.25
     found = measured(data, drawn, images).compute(None)
-    assert found["drawn_in_one_colour"] == 1
+    assert found["generated_in_one_colour"] == 1
     assert all(value is None or np.isfinite(value) for value in found.values())
 
 

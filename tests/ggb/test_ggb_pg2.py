@@ -62,7 +62,7 @@ def test_source_and_drawing_are_fakes_and_the_target_is_real() -> None:
     assert terms["fake"].item() == pytest.approx((0.313262 + 0.048587) / 2, abs=1e-6)
     adversarial = model.g_terms(x, y, x[:, :1], fine)["adversarial"]  # of the drawing and of the source, as in the code
     assert adversarial.item() == pytest.approx((1.313262 + 3.048587) / 2, abs=1e-6)
-    model.g_adversarial = "drawn"  # as in the paper
+    model.g_adversarial = "generated"  # as in the paper
     assert model.g_terms(x, y, x[:, :1], fine)["adversarial"].item() == pytest.approx(1.313262, abs=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_half_of_the_adversarial_gradient_is_the_sources() -> None:
     b = {name: value.double() for name, value in batch().items() if name in ("image", "target")}
     fine = b["image"].flip(0).requires_grad_()
     gradients = []
-    for model.g_adversarial in ("both", "drawn"):
+    for model.g_adversarial in ("both", "generated"):
         term = model.g_terms(b["image"], b["target"], b["image"][:, :1], fine)["adversarial"]
         gradients += torch.autograd.grad(term, [fine])
     torch.testing.assert_close(2 * gradients[0], gradients[1], rtol=1e-10, atol=0)
@@ -160,7 +160,7 @@ def test_resumed_between_the_stages_is_as_if_never_stopped(tmp_path: Path) -> No
     [
         {"tf_padding": True},
         {"pose_map": "stickman"},
-        {"g_adversarial": "drawn"},
+        {"g_adversarial": "generated"},
         {"lr_decay": "linear"},
         {"accumulate": 2, "clip.g": 0.1, "clip.d": 0.1},
         {"decay": 0.9, "grad_norm_every": 1},

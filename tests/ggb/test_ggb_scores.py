@@ -67,17 +67,17 @@ def tensors(images: np.ndarray) -> Tensor:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     root = tmp_path_factory.mktemp("people")
-    write_people(root / "drawn", images=240, identities=48, side=S, seed=3, workers=0)
+    write_people(root / "people", images=240, identities=48, side=S, seed=3, workers=0)
     reads = ("image", "target", "joints")
     sizes: dict[str, Any] = {"image_size": S, "batch_size": 8, "load_ratio": 1.0}
-    return ImageData(dataset=DeepFashion(root=root / "drawn"), reads=reads, flip=False, store=root / "store", **sizes)
+    return ImageData(dataset=DeepFashion(root=root / "people"), reads=reads, flip=False, store=root / "store", **sizes)
 
 
 @pytest.fixture(scope="module")
 def ours(data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Measures, Path]:
     """`Measures` on what a model drew, and the same images as files in the layouts pg2 and pairs, whose
     order by name is another one."""
-    folder, model = tmp_path_factory.mktemp("drawn"), make().eval()
+    folder, model = tmp_path_factory.mktemp("people"), make().eval()
     measures = Measures(model=model, data=data, options=OPTIONS, files={})
     number = 0
     for loaded in data.pose_pair_loader("test", 8):
@@ -91,7 +91,7 @@ def ours(data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Mea
             for name, array in (arrays | {"mask_target": mask.numpy()}).items():
                 save(array[i], folder / f"pg2/test_result/{name}/{number:05d}.png")
             pair = "_".join(flat(data.records.keys[end]) for end in (row, target))
-            save(arrays["G"][i], folder / f"drawn/{pair}.png")
+            save(arrays["G"][i], folder / f"generated/{pair}.png")
             save(arrays["x_target"][i], folder / f"targets/{pair}.png")
             number += 1
     return measures, folder
@@ -101,19 +101,19 @@ def test_files_score_as_the_same_images_in_memory(ours: tuple[Measures, Path], m
     monkeypatch.setattr("ggb.measures.FEWEST", 2)
     found, folder = ours[0].compute(None), ours[1]
     told, protocol = scores(listed("pg2", folder / "pg2"), "pg2", OPTIONS, CPU)
-    names = "ssim ssim_pg2 ssim_dsc ssim_patn ssim_std ssim_body mask_ssim l1 drawn_in_one_colour".split()
+    names = "ssim ssim_pg2 ssim_dsc ssim_patn ssim_std ssim_body mask_ssim l1 generated_in_one_colour".split()
     for name in [*names, "ssim_of_source", "l1_of_source", "mask_ssim_of_source"]:
         assert told[name] == pytest.approx(found[name], abs=1e-12)
     assert told["lpips"] is None
     assert "not on disk" in protocol["not_measured"]["lpips"]
-    told, protocol = scores(listed("pairs", None, folder / "drawn", folder / "targets"), "pairs", OPTIONS, CPU)
+    told, protocol = scores(listed("pairs", None, folder / "generated", folder / "targets"), "pairs", OPTIONS, CPU)
     ways = [name for name in found if "_to_" in name]
     assert len(ways) > 2
     for name in ["ssim", "ssim_dsc", "ssim_patn", "ssim_std", "l1", *ways]:
         assert told[name] == pytest.approx(found[name], abs=1e-12)
     assert not [name for name in told if "mask" in name or "source" in name]
     assert "no masks" in protocol["not_measured"]["mask_ssim, mask_is"]
-    names = sorted(path.name for path in (folder / "drawn").iterdir())
+    names = sorted(path.name for path in (folder / "generated").iterdir())
     assert protocol["names_sha256"] == hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
     assert protocol["images"] == len(names)
     assert protocol["size"] == f"{S}x{S}"
@@ -122,9 +122,9 @@ def test_files_score_as_the_same_images_in_memory(ours: tuple[Measures, Path], m
 # ---- strips
 
 
-def write_strips(folder: Path, layout: str, x: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> None:
+def write_strips(folder: Path, layout: str, x: np.ndarray, y: np.ndarray, generated: np.ndarray) -> None:
     grey = np.full_like(x, 128)
-    panels = [x, y, drawn] if layout == "dsc" else [x, grey, y, grey, drawn]
+    panels = [x, y, generated] if layout == "dsc" else [x, grey, y, grey, generated]
     for i, strip in enumerate(np.concatenate(panels, 2)):
         name = (
             f"{FLAT[0]}.jpg_{FLAT[1 + i % 2]}.jpg" if layout == "dsc" else f"{FLAT[0]}.jpg___{FLAT[1 + i % 2]}.jpg_vis"
@@ -136,18 +136,18 @@ def write_strips(folder: Path, layout: str, x: np.ndarray, y: np.ndarray, drawn:
 def test_panels_are_told_apart(layout: str, tmp_path: Path) -> None:
     whole = photos(6, 256, 256)
     cut = whole if layout == "dsc" else whole[:, :, 40:216]
-    x, y, drawn = cut[:2], cut[2:4], cut[4:]
-    write_strips(tmp_path, layout, x, y, drawn)
+    x, y, generated = cut[:2], cut[2:4], cut[4:]
+    write_strips(tmp_path, layout, x, y, generated)
     (tmp_path / "index.html").write_text("no image")
     results = listed(layout, tmp_path)
     assert [result.way for result in results] == ["front_to_back", "front_to_front"]
     (batch,) = batches(results, 8)
-    for role, images in (("source", x), ("target", y), ("drawn", drawn)):
+    for role, images in (("source", x), ("target", y), ("generated", generated)):
         assert torch.equal(batch[role], tensors(images))
     found, _ = scores(results, layout, OPTIONS, CPU)
-    a, b = tensors(drawn), tensors(y)
+    a, b = tensors(generated), tensors(y)
     assert found["ssim"] == pytest.approx(ssim_pg2(a, b).mean().item(), abs=1e-12)
-    each = [structural_similarity(t, d, channel_axis=2) for t, d in zip(y, drawn, strict=True)]
+    each = [structural_similarity(t, d, channel_axis=2) for t, d in zip(y, generated, strict=True)]
     assert found["ssim"] == pytest.approx(np.mean(each), abs=1e-6)
     assert found["ssim_dsc"] == pytest.approx(ssim_dsc(a, b).mean().item(), abs=1e-12)
     assert found["ssim_of_source"] == pytest.approx(ssim_pg2(tensors(x), b).mean().item(), abs=1e-12)
@@ -159,9 +159,9 @@ def test_panels_are_told_apart(layout: str, tmp_path: Path) -> None:
 def test_names_are_in_their_order_whatever_the_file_system_says(tmp_path: Path) -> None:
     images = photos(4, 32, 32)
     for number in (2, 0, 3, 1):
-        for name in ("drawn", "targets"):
-            save(images[number], tmp_path / name / f"{number}.{'png' if name == 'drawn' else 'jpg'}")
-    results = listed("pairs", None, tmp_path / "drawn", tmp_path / "targets")
+        for name in ("generated", "targets"):
+            save(images[number], tmp_path / name / f"{number}.{'png' if name == 'generated' else 'jpg'}")
+    results = listed("pairs", None, tmp_path / "generated", tmp_path / "targets")
     assert [result.name for result in results] == ["0.png", "1.png", "2.png", "3.png"]
     assert [result.files["target"].name for result in results] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     assert {result.way for result in results} == {""}
@@ -324,7 +324,7 @@ def test_what_does_not_fit_is_said_in_a_sentence(
 
 def test_folders_that_are_absent_or_empty_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    save(photos(1, 32, 32)[0], tmp_path / "drawn/a.png")
+    save(photos(1, 32, 32)[0], tmp_path / "generated/a.png")
     save(photos(1, 8, 8)[0], tmp_path / "tiny/a.png")
     for folders, sentence in (
         (("dsc", tmp_path / "nowhere"), "there is no folder"),
@@ -332,8 +332,8 @@ def test_folders_that_are_absent_or_empty_are_refused(tmp_path: Path) -> None:
         (("dsc", None), "prepare.folder has no value"),
         (("pg2", tmp_path / "empty"), "there is no folder"),
         (("strips", tmp_path), "There are pg2, dsc, patn, pairs"),
-        (("pairs", None, tmp_path / "drawn"), "prepare.targets has no value"),
-        (("pairs", None, tmp_path / "drawn", tmp_path / "empty"), "holds no"),
+        (("pairs", None, tmp_path / "generated"), "prepare.targets has no value"),
+        (("pairs", None, tmp_path / "generated", tmp_path / "empty"), "holds no"),
     ):
         with pytest.raises(UserError, match=sentence):
             listed(*folders)  # type: ignore[arg-type]

@@ -29,11 +29,11 @@ from tests.worlds.tiny_pairs import Noise, S, batch, fit, make, make_pg2
 def test_sample_is_the_last_of_what_is_drawn(build: Any) -> None:
     model: PoseGAN = build()
     b, state = batch(), {k: v.clone() for k, v in model.state_dict().items()}
-    drawn = model.drawn(b["image"], b["target_joints"])
+    drawn = model.infer(b["image"], b["target_joints"])
     assert torch.equal(drawn[-1], model.sample(b))
     assert drawn[-1].shape == (4, 3, S, S)
     assert drawn[-1].abs().max() <= 1
-    alone = model.draw(b["image"][1:2], b["target_joints"][1:2])
+    alone = model.x_hat(b["image"][1:2], b["target_joints"][1:2])
     agree(model.sample(b)[1:2], alone)
     assert model.generator.training  # as before
     assert all(torch.equal(value, state[k]) for k, value in model.state_dict().items())
@@ -88,7 +88,7 @@ def test_an_epoch_ends_with_a_look_at_pairs_that_it_did_not_show(people: ImageDa
 def test_levels_are_drawn_without_dropout() -> None:
     model = make(dropout=0.5)
     b = batch()
-    assert [image.shape[-1] for image in model.drawn(b["image"], b["target_joints"])] == [8, 16, 32, 64]
+    assert [image.shape[-1] for image in model.infer(b["image"], b["target_joints"])] == [8, 16, 32, 64]
     assert torch.equal(model.sample(b), model.sample(b))
 
 
@@ -136,7 +136,7 @@ def test_an_exported_file_draws_the_same(build: Any, ema: float | None, tmp_path
     again, b = build(decay=ema), batch()
     untrained = again.sample(b)
     again.restore(tmp_path / "people.pt")
-    for one, two in zip(model.drawn(b["image"], b["joints"]), again.drawn(b["image"], b["joints"]), strict=True):
+    for one, two in zip(model.infer(b["image"], b["joints"]), again.infer(b["image"], b["joints"]), strict=True):
         assert torch.equal(one, two)
     assert not torch.equal(again.sample(b), untrained)
 

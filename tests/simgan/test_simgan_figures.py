@@ -90,27 +90,27 @@ def x() -> torch.Tensor:
 
 def test_the_same_noise_gives_the_same_bits_and_other_noise_other_pictures(model: SIMGAN, x: torch.Tensor) -> None:
     phi, eps = model.encode([A, B, A]), model.noise(3, 0)
-    assert torch.equal(model.draw(x, phi, eps), model.draw(x, phi, eps))
-    assert (model.draw(x, phi, eps) - model.draw(x, phi, eps + 1)).abs().mean() > 0.01
+    assert torch.equal(model.infer(x, phi, eps), model.infer(x, phi, eps))
+    assert (model.infer(x, phi, eps) - model.infer(x, phi, eps + 1)).abs().mean() > 0.01
 
 
 def test_the_mean_edit_ignores_the_random_state(model: SIMGAN, x: torch.Tensor) -> None:
     phi = model.encode([A, B, A])
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    first = model.draw(x, phi, mode="mean")
+    first = model.infer(x, phi, mode="mean")
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(4)
-    assert torch.equal(first, model.draw(x, phi, mode="mean"))
-    assert torch.equal(first, model.draw(x, phi, torch.zeros(3, 8)))
+    assert torch.equal(first, model.infer(x, phi, mode="mean"))
+    assert torch.equal(first, model.infer(x, phi, torch.zeros(3, 8)))
 
 
 def test_an_edit_does_not_depend_on_the_rest_of_its_batch(model: SIMGAN, x: torch.Tensor) -> None:
     """In double: these weights amplify single precision's rounding, which differs with the batch, to just 1e-6."""
     phi, eps = model.encode([A, B, A]).double(), model.noise(3, 0).double()
     model, x = deepcopy(model).double(), x.double()
-    alone = torch.cat([model.draw(x[i : i + 1], phi[i : i + 1], eps[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(model.draw(x, phi, eps), alone, atol=1e-6, rtol=0)
+    alone = torch.cat([model.infer(x[i : i + 1], phi[i : i + 1], eps[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(model.infer(x, phi, eps), alone, atol=1e-6, rtol=0)
 
 
 # ---- the figures
@@ -135,8 +135,8 @@ def test_interpolation_ends_at_the_plain_edits(
     a, b = model.encode([A, B])[:, None].expand(2, 3, -1)
     noise = model.noise(3, 5) if eps == "sample" else None
     assert len(strip) == 5
-    assert torch.equal(strip[0], model.draw(x, a, noise, eps))
-    assert torch.equal(strip[-1], model.draw(x, b, noise, eps))
+    assert torch.equal(strip[0], model.infer(x, a, noise, eps))
+    assert torch.equal(strip[-1], model.infer(x, b, noise, eps))
     assert all((strip[2] - strip[end]).abs().mean() > 0.005 for end in (0, -1))
 
 
@@ -157,15 +157,15 @@ def test_diversity_shows_the_source_each_noise_and_the_mean(model: SIMGAN, data:
     x, phi = torch.as_tensor(columns["source"]), model.encode([A, B, A])
     assert list(columns) == ["source", "edit 1", "edit 2", "mean"]
     assert torch.equal(x, pixels(find_images(keys, data), data))
-    assert torch.equal(columns["edit 2"], model.draw(x, phi, model.noise(2, 5)[[1, 1, 1]]))
-    assert torch.equal(columns["mean"], model.draw(x, phi, mode="mean"))
+    assert torch.equal(columns["edit 2"], model.infer(x, phi, model.noise(2, 5)[[1, 1, 1]]))
+    assert torch.equal(columns["mean"], model.infer(x, phi, mode="mean"))
 
 
 def test_cycle_takes_the_edit_back_by_the_own_sentence(model: SIMGAN, data: ImageData, keys: list[str]) -> None:
     first, edit, back, difference = shown(figures.cycle(model, data, asked(images=keys, texts=[A, B])))
     own, target = model.encode([A, B])[:, None].expand(2, 3, -1)
-    assert torch.equal(edit, model.draw(first, target, model.noise(3, 5)))
-    assert torch.equal(back, model.draw(edit, own, mode="mean"))
+    assert torch.equal(edit, model.infer(first, target, model.noise(3, 5)))
+    assert torch.equal(back, model.infer(edit, own, mode="mean"))
     rendered = np.asarray(to_picture(difference[0]), float)
     wanted = 4 * (((back - first)[0] / 2).abs() * 255).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(rendered, wanted.clip(0, 255), atol=0.51)
@@ -176,7 +176,7 @@ def test_grid_edits_every_photo_by_every_sentence(model: SIMGAN, data: ImageData
     x = pixels(find_images(keys, data), data)
     assert list(columns) == ["photo 1", "photo 2", "photo 3"]
     assert torch.equal(columns["photo 3"][0], x[2])
-    wanted = model.draw(x[2:], model.encode([A, B])[1:], model.noise(1, 5))[0]
+    wanted = model.infer(x[2:], model.encode([A, B])[1:], model.noise(1, 5))[0]
     torch.testing.assert_close(columns["photo 3"][2], wanted, atol=1e-5, rtol=0)  # batches of other sizes
 
 
@@ -208,7 +208,7 @@ def test_a_sample_is_each_photo_edited_by_each_sentence(
     assert told["unknown"] == ["zorgle", "gribble"]
     last = path.with_name(told["rows"][3]["files"][2])
     x, phi, eps = pixels(find_images(images[1:], data), data), model.encode(texts[1:]), model.noise(3, 5)
-    wanted = np.asarray(to_picture(model.draw(x, phi, eps[2:])[0]), int)
+    wanted = np.asarray(to_picture(model.infer(x, phi, eps[2:])[0]), int)
     assert wanted.std() > 5
     assert np.abs(np.asarray(Image.open(last), int) - wanted).max() <= 1
     assert len(list(path.parent.iterdir())) == 2 + 4 * 3
@@ -337,11 +337,11 @@ def test_the_export_alone_edits_the_same_in_a_fresh_object(
     keys = {"format", "kind", "data", "config", "G", "ema", "vse", "vocab", "phi_hash"}
     assert (set(content), content["kind"], content["data"]) == (keys, "simgan", "folder")
     assert content["config"]["text_encoder"] is content["config"]["phi"]["cache"] is None
-    wanted = model.draw(x, model.encode([A, B, "a zorgle bird"]), eps)
+    wanted = model.infer(x, model.encode([A, B, "a zorgle bird"]), eps)
     monkeypatch.chdir(tmp_path)  # nothing is read but the file
     fresh = SIMGAN.load("simgan_folder.pt")
     assert not fresh.training
-    assert torch.equal(fresh.draw(x, fresh.encode([A, B, "a zorgle bird"]), eps), wanted)
+    assert torch.equal(fresh.infer(x, fresh.encode([A, B, "a zorgle bird"]), eps), wanted)
     assert fresh.export()["phi_hash"] == content["phi_hash"]
     assert fresh.unknown_words([A, "a zorgle bird"]) == ["zorgle"]
 
@@ -354,8 +354,8 @@ def test_the_export_keeps_the_average_and_the_statistics(root: Path, x: torch.Te
     nn.init.zeros_(model.generator.decoder[-2].weight)  # tells the generator from its average
     fresh = SIMGAN.load(exported(model, tmp_path / "simgan_folder.pt"))
     phi, eps = model.encode([A, B, A]), model.noise(3, 0)
-    assert torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
-    assert fresh.draw(x, phi, eps).std() > 0.01
+    assert torch.equal(fresh.infer(x, phi, eps), model.infer(x, phi, eps))
+    assert fresh.infer(x, phi, eps).std() > 0.01
     assert fresh.generator(x, phi, eps).std() < 0.01
 
 
@@ -368,7 +368,7 @@ def test_the_export_keeps_what_standardises_its_sentences(root: Path, x: torch.T
     torch.testing.assert_close(model.generator.standardise(phi), model.discriminator.standardise(phi))
     assert (model.generator.standardise(phi) - phi).abs().mean() > 0.1
     fresh = SIMGAN.load(exported(model, tmp_path / "simgan_folder.pt"))
-    assert torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
+    assert torch.equal(fresh.infer(x, phi, eps), model.infer(x, phi, eps))
 
 
 def test_restore_takes_a_checkpoint_or_the_export(root: Path, x: torch.Tensor, tmp_path: Path) -> None:
@@ -380,9 +380,9 @@ def test_restore_takes_a_checkpoint_or_the_export(root: Path, x: torch.Tensor, t
     for path in (tmp_path / "last.ckpt", exported(model, tmp_path / "simgan_folder.pt")):
         torch.manual_seed(9)
         fresh = SIMGAN(**settings("simgan", **SETTINGS, text_encoder=str(root / "vse.pt"))).eval()
-        assert not torch.equal(fresh.draw(x, phi, eps), model.draw(x, phi, eps))
+        assert not torch.equal(fresh.infer(x, phi, eps), model.infer(x, phi, eps))
         fresh.restore(path)
-        assert torch.equal(fresh.draw(x, fresh.encode([A, B, A]), eps), model.draw(x, phi, eps))
+        assert torch.equal(fresh.infer(x, fresh.encode([A, B, A]), eps), model.infer(x, phi, eps))
 
 
 def test_other_files_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> None:
