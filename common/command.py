@@ -34,10 +34,12 @@ WORD = r"(?!ours\b)(-?[a-z0-9](?:[\w.+-]*\w)?)"  # "ours" says where a number co
 
 
 def choices(group: str) -> list[str]:
+    """The files of a group of conf/, but for those that only other files begin with."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def groups() -> list[str]:
+    """The folders of conf/: what has choices."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
@@ -172,6 +174,7 @@ def as_it_stands(word: str) -> str:
 
 
 def parses(word: str) -> bool:
+    """Whether Hydra's grammar takes a word as it stands."""
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
@@ -255,6 +258,7 @@ def words_for(key: str, file: str) -> list[str]:
 
 
 def values_of(override: Override) -> list[Any]:
+    """All values that an override gives: several of a sweep or of a pattern, else one."""
     value = override.value()
     if isinstance(value, Glob):
         return value.filter(choices(override.key_or_group))

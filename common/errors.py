@@ -85,6 +85,7 @@ def holds(kind: str, value: Any) -> bool:
 
 
 def in_words(kind: str) -> str:
+    """A kind of `check_ranges` as a sentence has it: "a whole number from 1 on"."""
     found = INTERVAL.fullmatch(kind)
     if found is None:
         return kind

@@ -79,6 +79,7 @@ def loggers_for(cfg: dict[str, Any], folder: Path) -> list[Any]:
 
 
 def has_netrc_key() -> bool:
+    """Whether `wandb login` has left a key in ~/.netrc."""
     try:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):

@@ -31,6 +31,7 @@ class KnownFile(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name under which it is published."""
         return self.names[0]
 
     @property
@@ -253,6 +254,7 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state on the CPU, cut from any graph; what is there already is not copied."""
     return {name: value.detach().cpu() for name, value in state.items()}
 
 

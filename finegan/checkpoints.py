@@ -97,6 +97,7 @@ def generator_sizes(state: Mapping[str, Tensor], source: str | Path) -> dict[str
 
 
 def count(pattern: str, state: Mapping[str, Tensor]) -> int:
+    """How many keys of a state match."""
     return sum(re.fullmatch(pattern, key) is not None for key in state)
 
 
@@ -285,6 +286,7 @@ def last(folder: Path, stem: str) -> Path | None:
 
 
 def refuse_missing(folder: Path, names: list[str]) -> None:
+    """UserError where a distribution of AttnGAN's is not whole."""
     if names:
         raise UserError(f"{folder} lacks {', '.join(names)}: put all files of one AttnGAN distribution there.")
 
@@ -343,6 +345,7 @@ def load_features(source: str) -> ImageClassifier | Colours:
 
 
 def told_of(encoder: ImageClassifier | Colours) -> str:
+    """An image encoder in words, for the protocol."""
     if isinstance(encoder, Colours):
         return "colour histograms, no network"
     return f"{encoder.info['arch']} trained on {encoder.info['data']}, weights {encoder.hash}"

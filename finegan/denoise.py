@@ -311,6 +311,7 @@ def deal(y: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def svm() -> LinearSVC:
+    """A linear SVM to which both answers weigh alike, however rare one is."""
     return LinearSVC(C=1e-2, class_weight="balanced", dual=True, tol=1e-3, max_iter=2000, random_state=0)
 
 

@@ -23,10 +23,12 @@ def quadrants(x: Tensor) -> Tensor:
 
 
 def down(before: int, after: int) -> list[nn.Module]:
+    """B,C,s,s -> B,C',s/2,s/2: convolution 4 x 4 of stride 2, BN, LeakyReLU."""
     return [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE, inplace=True)]
 
 
 def joint(before: int, after: int) -> nn.Sequential:
+    """B,C,s,s -> B,C',s,s: convolution 3 x 3, BN, LeakyReLU."""
     return nn.Sequential(conv3x3(before, after), nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE, inplace=True))
 
 

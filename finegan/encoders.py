@@ -101,6 +101,7 @@ class ImageEncoder(nn.Module):
 
 
 def stride2(before: int, after: int) -> nn.Sequential:
+    """B,C,s,s -> B,C',s/2,s/2: convolution 3 x 3 of stride 2, BN, ReLU."""
     conv = nn.Conv2d(before, after, 3, 2, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 

@@ -33,6 +33,7 @@ class Masks(NamedTuple):
 
 
 def mask_values(masks: Masks | None) -> Tensor | None:
+    """B,1,S,S in {0, 1}, or None for a model without masks."""
     return None if masks is None else masks.values
 
 
@@ -243,5 +244,6 @@ def masks_and_conditions(
 
 
 def require_masks(model: Painter) -> None:
+    """UserError for a model that takes no masks."""
     if not model.masked:
         raise UserError("this figure shows masks and this model takes none: choose model=finegan.")

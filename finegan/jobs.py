@@ -216,6 +216,7 @@ def write_report(path: Path, denoised: Denoised, head: str, told: list[str], tab
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> str:
+    """A part of a whole in percent, "none" of nothing."""
     return f"{100 * part.sum() / whole.sum():.1f} %" if whole.any() else "none"
 
 

@@ -141,6 +141,7 @@ class Measures:
         self.done = 0
 
     def open_attributes(self, denoised: str | None, features: str | None) -> AttributeScores | None:
+        """The attribute classifiers, or None where they cannot be had; `why` then says so."""
         if not denoised:
             self.why["attribute_auc"] = "no file of denoised attributes"
             return None
@@ -154,9 +155,11 @@ class Measures:
     # ---- batch by batch
 
     def keep(self, name: str, values: Tensor) -> None:
+        """Remembers values of a batch on the CPU."""
         self.kept[name].append(values.detach().cpu())
 
     def gathered(self, name: str) -> Tensor:
+        """All that was kept under a name, in the order of the batches."""
         return torch.cat(self.kept[name])
 
     @torch.no_grad()

@@ -50,6 +50,7 @@ def doublings(side: int, what: str) -> int:
 
 
 def conv3x3(before: int, after: int) -> nn.Conv2d:
+    """B,C,s,s -> B,C',s,s, without bias."""
     return nn.Conv2d(before, after, 3, 1, 1, bias=False)
 
 

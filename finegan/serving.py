@@ -105,6 +105,7 @@ class Painter(Exported):
         self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def sequences(self, records: Records) -> Sequences:
+        """The conditions of all images, as the encoders read them."""
         assert self.encoders is not None
         if self.inputs == "text":
             return caption_sequences(records, names=self.encoders.names)

@@ -160,6 +160,7 @@ class Scene(NamedTuple):
 
     @property
     def titles(self) -> list[str]:
+        """Who in which pose, for each picture."""
         return [f"{who.name} in the pose of {pose.name}" for who, pose in zip(self.people, self.poses, strict=True)]
 
     @property

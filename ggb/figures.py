@@ -131,6 +131,7 @@ def swap(model: PoseGAN, data: ImageData, request: Request) -> Sheet:
 
 
 def own_pose(who: Person, data: ImageData) -> Pose:
+    """The pose of a photo of the data set. UserError for a file, whose pose nobody knows."""
     if who.row is None:
         raise UserError(f"{who.name} is a file and its pose is not known: say which poses, as in texts=[walk,sit].")
     return pose(who.name, data)

@@ -102,6 +102,7 @@ class PG2(PoseGAN):
             super().restore(path)
 
     def take_foreign(self, content: Mapping[str, Any], path: str | Path) -> None:
+        """A stage of a PyTorch port of PG2; anything else is refused."""
         if not is_stage(content):
             super().take_foreign(content, path)
         self.take_published(path)

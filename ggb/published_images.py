@@ -84,6 +84,7 @@ def listed(
 
 
 def given(folder: Path | None, key: str) -> Path:
+    """A folder that a layout needs. UserError where the command has none."""
     if folder is None:
         raise UserError(f"prepare.{key} has no value: give the folder of the images with prepare.{key}=DIR.")
     return folder
@@ -104,6 +105,7 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def refuse_names(found: dict[str, Path], pattern: str, form: str) -> None:
+    """UserError for an image that is not named as its layout has it. form: an example."""
     for stem, path in found.items():
         if not re.fullmatch(pattern, stem):
             raise UserError(f"{path} is not named like {form}: choose another prepare.layout, or put it elsewhere.")

@@ -74,6 +74,7 @@ class PoseGAN(Exported):
 
     @property
     def pose_channels(self) -> int:
+        """C of the pose label map."""
         return CHANNELS[self.pose_map]
 
     def setup(self, stage: str) -> None:
@@ -290,6 +291,7 @@ def export_pix2pix(model: PoseGAN, path: str | Path, *, discriminators: bool = F
 
 
 def export_safetensors(model: PoseGAN, path: str | Path, *, discriminators: bool = False) -> None:
+    """layout=safetensors: G's weights, with what it is and how it is fed in the metadata."""
     state = {name: value.contiguous() for name, value in on_cpu(alone(model).state_dict()).items()}
     served = tuple(name for name in model.SERVED if name != "levels")  # heads are left out
     settings = {name: value for name, value in flat(model.hparams).items() if name.startswith(served)}
@@ -298,6 +300,7 @@ def export_safetensors(model: PoseGAN, path: str | Path, *, discriminators: bool
 
 
 def export_torchscript(model: PoseGAN, path: str | Path, *, discriminators: bool = False) -> None:
+    """layout=torchscript: a program (x, c) -> x-hat."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.nn\.")  # instance norm's
         warnings.filterwarnings("ignore", message=r".*torch\.jit", category=FutureWarning)  # torch 2.15: deprecated
@@ -306,6 +309,7 @@ def export_torchscript(model: PoseGAN, path: str | Path, *, discriminators: bool
 
 
 def export_pt2(model: PoseGAN, path: str | Path, *, discriminators: bool = False) -> None:
+    """layout=pt2: the same for torch.export.load, for any number of people."""
     any_number = {0: torch.export.Dim("batch")}
     program = torch.export.export(Drawing(alone(model)).eval(), inputs(model), dynamic_shapes=(any_number, any_number))
     torch.export.save(program, place(path, "G.pt2"))

@@ -42,6 +42,7 @@ class ColourGrid(torch.nn.Module):
         return (shares.sqrt() * LEVELS**1.5 - 1).flatten(1), None
 
     def export(self) -> dict[str, Any]:
+        """Its name: nothing else decides its features."""
         return {"arch": NAME}
 
 

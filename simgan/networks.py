@@ -23,6 +23,7 @@ Context = AbstractContextManager[None]
 
 
 def pair(first: Context, second: Context) -> tuple[Context, Context]:
+    """The two contexts that a recomputed call asks for: of its forward pass and of the second one."""
     return first, second
 
 

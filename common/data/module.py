@@ -102,10 +102,12 @@ class ImageData(LightningDataModule):
 
     @cached_property
     def records(self) -> Records:
+        """What the reader gives, read once, with how its photos are to be shown."""
         return replace(self.dataset.read(), background=self.background, squash=self.squash)
 
     @property
     def name(self) -> str:  # type: ignore[override]
+        """Of the data set."""
         return self.records.name
 
     @cached_property

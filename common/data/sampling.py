@@ -42,6 +42,7 @@ class EpochSampler:
         self.sampler = self  # Lightning calls loader.batch_sampler.sampler.set_epoch
 
     def set_epoch(self, epoch: int) -> None:
+        """Which epoch's draws are made next; Lightning calls it."""
         self.epoch = epoch
 
     def draw(self) -> Draws:

@@ -194,6 +194,7 @@ class ColourMatches:
         )
 
     def update(self, batch: Mapping[str, Any], images: Tensor, sentences: Sequence[str]) -> None:
+        """A batch of generated images and the sentences that they are to show."""
         self.edit.update(images, batch["row"], sentences)
         self.source.update(batch["image"], batch["row"], sentences)
 
@@ -202,4 +203,5 @@ class ColourMatches:
         return {**self.edit.compute(), "colour_match_of_source": source["colour_match"]}
 
     def protocol(self) -> dict[str, Any]:
+        """What the numbers depend on."""
         return {"colour_match": "share of the parts named by the sentence whose colour in the edit is the named one"}

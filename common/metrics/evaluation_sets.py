@@ -39,6 +39,7 @@ def images_from_conditions(data: ImageData, options: Mapping[str, Any]) -> Evalu
 def of_test_images(
     kind: str, data: ImageData, options: Mapping[str, Any], pairs: Pairs, path: Path | None
 ) -> EvaluationSet:
+    """Pairs of test images, without those that cannot be read, held against all of the test split."""
     batches = data.pair_loader(pairs, options["batch_size"])
     reference = f"{data.records.name} test, centre crop {data.image_size}"
     text = [words for words, whole in zip(pairs.text, data.store.ok[pairs.row], strict=True) if whole]

@@ -97,6 +97,7 @@ class ClassifierExtractor(Extractor):
         self.input = f"{classifier.info['image_size']} x {classifier.info['image_size']}, antialiased bilinear"
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 B,3,H,W -> features B,F and logits B,K of a classifier trained here."""
         return self.net.features(from_uint8(images))  # type: ignore[operator]
 
 
@@ -147,6 +148,7 @@ class TorchvisionInception(Extractor):
         self.hash = net.hash
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 B,3,H,W -> features B,2048 and logits B,K, at 299 px."""
         mean, std = (torch.tensor(IMAGENET[key], device=images.device).view(3, 1, 1) for key in ("mean", "std"))
         x = resize_as_pillow(images, 299).to(mean.dtype) / 255 * std / 0.5 + (mean - 0.5) / 0.5
         body, head = body_and_head(self.net)

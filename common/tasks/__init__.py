@@ -31,6 +31,7 @@ def run(cfg: Config, *, sweeping: bool = False) -> None:
 
 
 def fit(cfg: Config) -> None:
+    """task=fit: what the model needs first, then the model, its one file and its numbers."""
     from common.tasks.fit import export as write
     from common.tasks.fit import train_one
 
@@ -47,6 +48,7 @@ def fit(cfg: Config) -> None:
 
 
 def evaluate(cfg: Config) -> None:
+    """task=evaluate: the numbers of a trained model. UserError for a network that is scored while it is trained."""
     if not cfg.get("measures"):
         raise UserError(f"model={cfg['chosen']['model']} is scored while it is trained: use task=fit")
     from common.tasks.fit import trained
@@ -141,6 +143,7 @@ def export(cfg: Config) -> None:
 
 
 def describe(cfg: Config) -> None:
+    """task=describe: networks, losses and data on the terminal; nothing is trained or read."""
     from common.tasks.describe import describe as told
 
     facts = told(cfg)
@@ -167,6 +170,7 @@ def prepare(cfg: Config) -> None:
 
 
 def report(cfg: Config) -> None:
+    """task=report: all results beside the published ones, as Markdown, LaTeX, CSV and HTML."""
     from common.tasks.report import report as told
 
     runs = Path(cfg["paths"]["runs"])

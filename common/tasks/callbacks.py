@@ -141,6 +141,7 @@ class RunProgressBar(ProgressBar):
         self.close(None)
 
     def close(self, completed: int | None) -> None:
+        """Takes the bar off the terminal, if there is one."""
         if self.bar is not None:
             if completed is not None:
                 self.bar.update(self.task, completed=completed)
@@ -204,6 +205,7 @@ class FixedGrid(Callback):
             self.draw(trainer, model, done)
 
     def draw(self, trainer: pl.Trainer, model: pl.LightningModule, epoch: int) -> None:
+        """Writes the picture of an epoch: the same inputs each time."""
         with torch.no_grad():
             columns = model.grid(self.batch)  # type: ignore[operator]
         facts = {"epoch": epoch, "images": self.keys, "sentences": self.sentences, "columns": list(columns)}

@@ -59,6 +59,7 @@ def flat(output: Any) -> list[Tensor]:
 
 
 def losses(weights: dict[str, Any], sources: dict[str, str]) -> list[dict[str, Any]]:
+    """Each term of the loss with its weight and where it comes from."""
     return [
         {"term": f"{side}.{name}", "weight": weight, "source": sources.get(f"{side}.{name}", "not stated")}
         for side, terms in weights.items()
@@ -83,6 +84,7 @@ def training(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_text(facts: dict[str, Any]) -> str:
+    """The facts as the terminal shows them, a line each."""
     lines = [facts["paper"], f"model={facts['model']} data={facts['data']['name']} ({facts['data']['source']})", ""]
     for name, net in facts["networks"].items():
         shapes = ""

@@ -115,6 +115,7 @@ def torchvision() -> Line:
 
 
 def requires_of(package: str) -> list[str]:
+    """What a package says it needs; nothing for one that is absent."""
     try:
         return requires(package) or []
     except PackageNotFoundError:
@@ -139,6 +140,7 @@ def lightning() -> list[Line]:
 
 
 def packages() -> Line:
+    """The packages that nothing works without, with their versions."""
     found = {name: installed(name) for name in PACKAGES}
     if absent := [name for name in PACKAGES if not found[name]]:
         return Line("absent", "packages", f"{', '.join(absent)}: pip install -e . in the project's folder")
@@ -182,6 +184,7 @@ def memory() -> str:
 
 
 def gib(size: float) -> str:
+    """Bytes in words."""
     return f"{size / 2**30:.1f} GiB"
 
 
@@ -273,5 +276,6 @@ def weights(needed: Any, folder: Path) -> Line:
 
 
 def optional(name: str, use: str) -> Line:
+    """A package that one thing alone needs."""
     found = installed(name)
     return Line("ok" if found else "absent", name, f"{found or 'only'} for {use}")

@@ -27,14 +27,17 @@ class Job:
 
     @property
     def settings(self) -> Config:
+        """The section `prepare` of the configuration."""
         return self.cfg["prepare"]
 
     @cached_property
     def data(self) -> "ImageData":
+        """The data module, made at first use."""
         return load_data(self.cfg)
 
     @property
     def records(self) -> "Records":
+        """What its reader gives."""
         return self.data.records
 
 

@@ -33,9 +33,11 @@ class Group(NamedTuple):
 
     @property
     def published(self) -> dict[str, Any]:
+        """What the paper has for this row, {} where it has none."""
         return self.lines[-1].get("published") or {}
 
     def values(self, metric: str) -> list[float]:
+        """Of each seed that measured it."""
         found = [line["numbers"].get(metric) for line in self.lines]
         return [float(value) for value in found if value is not None]
 
@@ -150,12 +152,15 @@ def steps(groups: Sequence[Group], metric: str) -> list[str]:
 
 
 def as_markdown(table: Sequence[Sequence[str]], orders: Sequence[str]) -> str:
+    """A table, and below it what is said of the order of its rows."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *table]
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return text + ("\n\n" + "\n".join(f"- {line}" for line in orders) if orders else "") + "\n"
 
 
 def as_latex(table: Sequence[Sequence[str]]) -> str:
+    """A tabular, to be put into a table."""
+
     def clean(cell: str) -> str:
         return cell.replace("+-", r"$\pm$").replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")
 
@@ -165,12 +170,15 @@ def as_latex(table: Sequence[Sequence[str]]) -> str:
 
 
 def as_csv(table: Sequence[Sequence[str]]) -> str:
+    """A line for each row, the headings first."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([HEADINGS, *table])
     return file.getvalue()
 
 
 def as_html(table: Sequence[Sequence[str]]) -> str:
+    """A page of its own with one table."""
+
     def row(kind: str, values: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{kind}>{html.escape(value)}</{kind}>" for value in values) + "</tr>"
 

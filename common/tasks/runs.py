@@ -142,6 +142,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, cfg: dict[str, Any]) -> "RunFolder":
+        """The folder that a configuration's run has or will have."""
         pair = cfg["chosen"]["model"], cfg["data"]["name"]
         return cls(Path(cfg["paths"]["runs"]) / "-".join(pair) / run_name(cfg), pair)
 
@@ -152,6 +153,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
+        """The checkpoint that a run goes on from."""
         return self.path / "checkpoints" / "last.ckpt"
 
     def lock(self) -> FileLock:
@@ -171,6 +173,7 @@ class RunFolder:
         return lock
 
     def start(self, config_yaml: str, data_hash: str) -> None:
+        """Makes the folders and writes down the configuration, the machine and the hash of the data."""
         for name in ("checkpoints", "samples", "eval"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
         write_whole(self.path / "config.yaml", config_yaml, REMEDY)
@@ -178,6 +181,7 @@ class RunFolder:
         self.say("running", data_hash=data_hash)
 
     def status(self) -> dict[str, Any]:
+        """What `say` said so far; {} before the first time."""
         try:
             return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):

@@ -67,6 +67,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Written whole or not at all."""
         with whole(path, "the checkpoint before it is whole; free space and start the same command again") as part:
             torch.save(checkpoint, part)
 

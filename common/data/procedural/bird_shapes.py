@@ -240,6 +240,7 @@ def feet(species: Species, pose: Pose) -> np.ndarray:
 
 
 def leg_shapes(species: Species, pose: Pose, tone: np.ndarray) -> list[Shape]:
+    """Both legs, from the hips over the knees to two toes each. tone: RGB."""
     hips = turned(np.array([(-0.1, 0.7), (0.04, 0.75)]) * (1, species.build.depth), pose.tilt)
     shapes = []
     for hip, foot in zip(hips, feet(species, pose), strict=True):

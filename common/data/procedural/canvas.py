@@ -22,6 +22,8 @@ class Shape(NamedTuple):
 
 
 class Picture(NamedTuple):
+    """What is rendered for one image, with what is known of its pixels."""
+
     image: Image.Image  # RGB
     parts: np.ndarray  # H,W uint8: 0 = background, else the number of the part that is seen
     votes: np.ndarray  # H,W uint8 in {0, 51, ..., 255}: how many of five annotators call it foreground, times 51
@@ -136,6 +138,7 @@ BLOBS = {"sky": (5, 0.03), "foliage": (38, 0.018), "meadow": (36, 0.012), "wood"
 
 
 def rgb(colour: np.ndarray) -> tuple[int, int, int]:
+    """Three numbers to what Pillow takes: rounded and cut to [0, 255]."""
     r, g, b = (min(255, max(0, round(value))) for value in colour.tolist())
     return r, g, b
 

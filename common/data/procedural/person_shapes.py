@@ -71,6 +71,7 @@ class Surface:
     deep: np.ndarray
 
     def widths(self, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Half the width across and half the depth at each height."""
         return np.interp(down, self.down, self.across), np.interp(down, self.down, self.deep)
 
     def at(self, angle: np.ndarray | float, down: np.ndarray | float) -> np.ndarray:
@@ -133,6 +134,7 @@ def trunk_surface(person: Person, pose: Pose, loose: float) -> Surface:
 
 
 def skirt_surface(person: Person, pose: Pose, hem: float) -> Surface:
+    """A skirt from the waist to the hem, as wide there as the knees are apart."""
     knees = pose.seen(pose.points[[NAMED["right knee"], NAMED["left knee"]]])
     flare = 0.05 + 0.45 * abs(knees[0, 0] - knees[1, 0]) + 0.05 * (hem - 0.6)
     down = np.array((WAIST, 0.53, hem))

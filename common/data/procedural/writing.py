@@ -139,6 +139,7 @@ def photo_size(side: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def save(folder: Path, name: str, image: Image.Image | np.ndarray, **options: Any) -> None:
+    """Writes an image into the folder; options of Pillow's `save`."""
     path = folder / name
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
 
@@ -164,10 +165,12 @@ def _told(results: Iterable[T], total: int) -> Iterator[T]:
 
 
 def oversample(side: int) -> int:
+    """How many times as large as its side a picture is rendered, before it is made smaller."""
     return 3 if side < 128 else 2
 
 
 def lines(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Writes rows, the values of each with a space between."""
     path.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
 
 

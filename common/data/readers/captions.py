@@ -52,6 +52,8 @@ def caption_archives(kind: str, parts: tuple[Part, ...]) -> tuple[Archive, ...]:
 
 
 class Captions(NamedTuple):
+    """Sentences as one source has them."""
+
     source: str  # a key of PLACES
     path: Path
     sentences: dict[str, tuple[str, ...]]  # image name -> one sentence or more

@@ -52,9 +52,11 @@ class Archive:
     terms: str = ""  # of use
 
     def lacks(self, folders: Sequence[Path]) -> list[Part]:
+        """Parts of which files are absent from the folders."""
         return [part for part in self.parts if part.count(folders) < part.files]
 
     def needed(self, folders: Sequence[Path]) -> bool:
+        """Whether it is to be fetched: a part that has to be there lacks files."""
         return any(part.needed for part in self.lacks(folders))
 
     def found(self, folders: Sequence[Path]) -> Path | None:

@@ -16,6 +16,8 @@ REMEDY = "take the split files of one distribution"
 
 
 class Split(NamedTuple):
+    """Which classes are for testing."""
+
     test: frozenset[int]  # class numbers as the dataset writes them, from 1
     path: Path  # the file that names the test classes
 
