@@ -4,6 +4,7 @@ B images, S side, F width of the penultimate layer (fc7 after ReLU for VGG and A
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -85,6 +86,20 @@ def prepare(images: Tensor, side: int, mean: list[float], std: list[float]) -> T
         images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
     m, s = (torch.tensor(v, device=images.device, dtype=images.dtype).view(3, 1, 1) for v in (mean, std))
     return (images * 0.5 + 0.5 - m) / s
+
+
+def random_crops(images: Tensor, side: int, smallest: float) -> Tensor:
+    """A random part of each square image, resized: B,3,S,S -> B,3,side,side, each with its own draw, on the device.
+
+    Of `smallest` to 1 of the area and 3/4 to 4/3 in shape (log-uniform), cut to the image where it would stick out.
+    """
+    area, ratio, x, y = torch.rand(4, len(images), device=images.device)
+    area, ratio = smallest + (1 - smallest) * area, ((2 * ratio - 1) * math.log(4 / 3)).exp()
+    width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+    zero = torch.zeros_like(area)
+    theta = torch.stack([width, zero, (2 * x - 1) * (1 - width), zero, height, (2 * y - 1) * (1 - height)], 1)
+    grid = F.affine_grid(theta.view(-1, 2, 3), [len(images), 3, side, side], align_corners=False)
+    return F.grid_sample(upcast(images), grid, padding_mode="border", align_corners=False)
 
 
 def recognise(state: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -257,10 +272,14 @@ class Classifier(Artifact):
         """Images B,3,S,S in [-1, 1] -> logits B,K."""
         return self.net(prepare(images, self.image_size, **IMAGENET))
 
+    def images(self, batch: Sample, learn: bool) -> Tensor:
+        """What the network is shown of a batch, to learn from or to be measured on: B,3,S,S in [-1, 1]."""
+        return batch["image"]
+
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """Cross entropy over the rows that are not held out; those pass too, so that the shape stays the same."""
         costs = F.cross_entropy(
-            self(batch["image"]).float(),
+            self(self.images(batch, learn=True)).float(),
             self.target[batch["label"]],
             label_smoothing=self.label_smoothing,
             reduction="none",
@@ -284,7 +303,7 @@ class Classifier(Artifact):
         hits = []
         for batch in data.eval_loader(rows=rows):
             sample = data.move(batch, self.device)
-            hits.append(self(sample["image"]).argmax(1) == self.target[sample["label"]])
+            hits.append(self(self.images(sample, learn=False)).argmax(1) == self.target[sample["label"]])
         self.net.train()
         return torch.cat(hits).float().mean().item() if hits else float("nan")
 

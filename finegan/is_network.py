@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.blocks import upcast
-from common.classifier import SIDES, Classifier, body_and_head, build
+from common.classifier import SIDES, Classifier, body_and_head, build, random_crops
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges
 from common.files import file_hash, sha256
@@ -50,20 +50,6 @@ TORCHVISION_FILE = KNOWN_FILES["inception_v3"].name
 def seen(images: Tensor, side: int) -> Tensor:
     """uint8 B,3,*,* -> float B,3,side,side in [-1, 1], v / 127.5 - 1 (the reference's inception_score.py)."""
     return from_uint8(resize_as_pillow(images, side))
-
-
-def random_crops(images: Tensor, side: int, smallest: float) -> Tensor:
-    """A random part of each square image, resized: B,3,S,S -> B,3,side,side, each with its own draw, on the device.
-
-    Of `smallest` to 1 of the area and 3/4 to 4/3 in shape (log-uniform), cut to the image where it would stick out.
-    """
-    area, ratio, x, y = torch.rand(4, len(images), device=images.device)
-    area, ratio = smallest + (1 - smallest) * area, ((2 * ratio - 1) * math.log(4 / 3)).exp()
-    width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    zero = torch.zeros_like(area)
-    theta = torch.stack([width, zero, (2 * x - 1) * (1 - width), zero, height, (2 * y - 1) * (1 - height)], 1)
-    grid = F.affine_grid(theta.view(-1, 2, 3), [len(images), 3, side, side], align_corners=False)
-    return F.grid_sample(upcast(images), grid, padding_mode="border", align_corners=False)
 
 
 def centre(images: Tensor, side: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pytorch_lightning import Trainer, seed_everything
 
-from common.classifier import load_classifier
+from common.classifier import load_classifier, random_crops
 from common.data.module import ImageData
 from common.errors import UserError
 from common.metrics.extractors import resize_as_pillow
@@ -22,7 +22,6 @@ from finegan.is_network import (
     centre,
     filenames_hash,
     load_is_network,
-    random_crops,
     seen,
     shortfalls,
 )
