@@ -384,10 +384,16 @@ def composed_need(need: dict[str, Any], asked: list[str]) -> dict[str, Any]:
     asker = composed(*asked)  # a table row may have picked the data set
     inherited = [f"data.{key}" for key in asker.cfg.data.inherited]
     kept = [f"data={asker.chosen['data']}"]
+    drawn = asker.cfg.data.procedural if asker.cfg.data.source == "procedural" else {}
+    if "prepare" in need or "prepare" in asker.chosen:  # a job's product is of its asker's very pictures
+        kept += [f"data.procedural.{key}={value}" for key, value in drawn.items() if key != "_target_"]
     for override in OverridesParser.create().parse_overrides(asked):
         key, line = override.key_or_group, override.input_line or ""
         if key in ("preset", *inherited) or key.startswith(INHERITED) or (key == "trainer" and line != "trainer=ddp"):
             kept.append(line)
     kind = [f"model={need['model']}"] if "model" in need else ["task=prepare", f"prepare={need['prepare']}"]
-    words = [*kind, *kept, *need.get("overrides", [])]
+    own = need.get("overrides", [])
+    if isinstance(own, dict):  # which keeps null apart from a word
+        own = [as_it_stands(f"{key}={as_word(value)}") for key, value in own.items()]
+    words = [*kind, *kept, *own]
     return plain(composed(*words), words)

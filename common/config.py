@@ -33,7 +33,7 @@ def needed(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def applies(rule: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether a rule of a file holds, by its settings: `when: [setting, value]` only then, `unless` only otherwise.
 
-    A dot leads into a group of settings.
+    A dot leads into a group of settings. A list in the value's place: any of these.
     """
 
     def at(key: str) -> Any:
@@ -42,7 +42,10 @@ def applies(rule: dict[str, Any], settings: dict[str, Any]) -> bool:
             found = found[name]
         return found
 
-    return all((at(rule[word][0]) == rule[word][1]) == wanted for word, wanted in WORDS.items() if word in rule)
+    def holds(setting: str, value: Any) -> bool:
+        return at(setting) in (value if isinstance(value, list) else [value])
+
+    return all(holds(*rule[word]) == wanted for word, wanted in WORDS.items() if word in rule)
 
 
 def arguments_of(call: Any) -> list[str]:

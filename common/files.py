@@ -139,6 +139,15 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
+def content_hash(path: str | Path) -> str:
+    """`file_hash`; of a folder of the names, sizes and times in it; "" where there is neither."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        inside = sorted(one for one in place.rglob("*") if one.is_file())
+        return short_hash([(str(one.relative_to(place)), one.stat().st_size, one.stat().st_mtime_ns) for one in inside])
+    return file_hash(place) if place.is_file() else ""
+
+
 def composed(name: str) -> str:
     """A name with letters such as \u00e9 in one piece: some systems write the accent as a letter of its own, and under
     LC_ALL=C Python hands over a file's name in bytes."""

@@ -49,11 +49,22 @@ KNOWN_FILES = {
         "FID, KID and Inception score as published",
         "they come from a classifier trained here, carry its name and compare with no paper",
     ),
-    "alexnet": KnownFile("AlexNet", ("alexnet-owt-7be5be79.pth",), ZOO, "LPIPS", "LPIPS is left out"),
-    "vgg16": KnownFile("VGG-16", ("vgg16-397923af.pth",), ZOO, "the image side of model=vse", TRAINED),
+    "alexnet": KnownFile(
+        "AlexNet", ("alexnet-owt-7be5be79.pth",), ZOO, "LPIPS, JEM's guides", f"LPIPS is left out; {TRAINED}"
+    ),
+    "vgg16": KnownFile("VGG-16", ("vgg16-397923af.pth",), ZOO, "the image side of model=vse, JEM's guides", TRAINED),
+    "vgg16_bn": KnownFile("VGG-16 with BN", ("vgg16_bn-6c64b313.pth",), ZOO, "JEM's guides", TRAINED),
+    "vgg19": KnownFile("VGG-19", ("vgg19-dcbb9e9d.pth",), ZOO, "JEM's guides", TRAINED),
     "resnet101": KnownFile("ResNet-101", ("resnet101-63fe2227.pth",), ZOO, "the denoising of attributes", TRAINED),
     "inception_v3": KnownFile(
         "Inception-v3", ("inception_v3_google-0cc3c7bd.pth",), ZOO, "the image side of DAMSM", TRAINED
+    ),
+    "mask_rcnn": KnownFile(
+        "Mask R-CNN",
+        ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",),
+        "torchvision's COCO_V1",
+        "instances of flowers and birds for JEM's guides",
+        "the data set's own masks are taken",
     ),
     "keypoint_rcnn": KnownFile(
         "key-point R-CNN",
@@ -83,13 +94,16 @@ def find_weights(known: str, explicit: str | Path | None = None) -> Path | None:
 # ---- reading
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
-    """What a file of weights holds, on the CPU; no code in it runs, and only a regular file is opened."""
+def read_weights(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
+    """What a file of weights holds, on the CPU; no code in it runs, and only a regular file is opened.
+
+    mapped: its tensors stay in the file until they are looked at.
+    """
     if not Path(path).is_file():
         found = f"{path} is no regular file" if Path(path).exists() else f"no weights file at {path}"
         raise UserError(f"{found}: give the path of one, or leave it out to have one trained.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a file that you may read.") from None
     except Exception as error:  # the reader fails in a dozen ways on a damaged file

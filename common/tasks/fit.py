@@ -12,13 +12,13 @@ from common.command import composed, composed_need, plain
 from common.config import applies, build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError, tell
-from common.files import locked, short_hash, whole
+from common.files import content_hash, locked, short_hash, whole
 from common.loggers import MetricsCSV, finish_loggers, loggers_for
 from common.tasks.job import Config, Job, load_data
 from common.tasks.runs import RunFolder, identity, keep_log
 from common.tasks.trainer import check_options, epochs_of, trainer_for
 from common.tasks.trainer import fit as train
-from common.weights import find_weights, settings_of
+from common.weights import KNOWN_FILES, find_weights, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def fill_prerequisites(cfg: Config, *, networks: bool = True) -> None:
 
 def artifact(need: Config, asked: list[str]) -> Path:
     """The artifact of a needed network or job; made now when it is absent, once even if two runs ask at a time."""
-    if need.get("unless_weights") and (weights := find_weights(need["unless_weights"])) is not None:
+    if (weights := known_weights(need)) is not None:
         return weights
     cfg = composed_need(need, asked) | {"prerequisite": True}
     if "prepare" in need:
@@ -63,6 +63,21 @@ def artifact(need: Config, asked: list[str]) -> Path:
     return path
 
 
+def known_weights(need: Config) -> Path | None:
+    """The public file that makes a needed network unnecessary, where it is on disk."""
+    known = need.get("unless_weights")
+    return find_weights(known) if known in KNOWN_FILES else None
+
+
+def contents(job: Config) -> list[str]:
+    """Hashes of the files that a job reads by the names in `files`, and of the public ones that it would take."""
+    needs, found = job.get("needs", {}), []
+    for key in job.get("files", ()):
+        given = job[key] if job[key] is not None else known_weights(needs.get(key, {}))
+        found.append("" if given is None else content_hash(given))
+    return found
+
+
 def run_job(cfg: Config) -> Path:
     """What a one-off job of conf/prepare makes; made now when it is absent."""
     job = cfg["prepare"]
@@ -70,7 +85,7 @@ def run_job(cfg: Config) -> Path:
     if "images" in cfg["requires"] and not always:
         data = load_data(cfg)
         found = data.records.fingerprint(data.reads)
-    digest = short_hash([identity(cfg)["data"], job, found])  # before needed files are filled in
+    digest = short_hash([identity(cfg)["data"], job, found, *contents(job)])  # before needed files are filled in
     name = f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.{job.get('suffix', 'npz')}"
     path = Path(cfg["paths"]["artifacts"]) / name
     with locked(path):
