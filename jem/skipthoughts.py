@@ -25,7 +25,7 @@ from common.weights import are_words, check_parts, fill, is_state, on_cpu, read_
 log = logging.getLogger(__name__)
 
 END, UNKNOWN = "<eos>", "UNK"
-HALVES = {"combine": ("uni", "bi"), "uni": ("uni",), "bi": ("bi",)}  # model.text_dims -> halves, in this order
+HALVES = {"combine": ("uni", "bi"), "uni": ("uni",), "bi": ("bi",)}  # model.sentence.dims -> halves, in this order
 MANY = 2000  # sentences whose encoding is worth a line
 
 # [K] splits by NLTK's word_tokenize, the Penn Treebank's rules: "isn't" is `is n't`, "it's" `it 's`, "star-shaped" one
@@ -151,9 +151,9 @@ PARTS = {"words": are_words, "halves": are_halves}
 def choose_halves(halves: Iterable[str], dims: str, path: str | Path) -> tuple[str, ...]:
     """The halves of a file that `dims` asks for; with combine, those that there are. UserError where one is absent."""
     there = [half for half in HALVES["combine"] if half in halves]
-    wanted = choose("model.text_dims", dims, HALVES)
+    wanted = choose("model.sentence.dims", dims, HALVES)
     if wanted != "combine" and wanted not in there:
-        raise UserError(f"{path} has no half {wanted}: set model.text_dims={there[0]}.")
+        raise UserError(f"{path} has no half {wanted}: set model.sentence.dims={there[0]}.")
     return tuple(half for half in there if half in HALVES[wanted])
 
 

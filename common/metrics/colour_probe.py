@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from common.metrics.colour_match import named_colours
 
@@ -26,6 +27,9 @@ def colour_probe(known: np.ndarray, heard: Sequence[str], new: np.ndarray, unhea
     for part in sorted({part for colours in asked for part in colours}):
         rows, targets = ([k for k, colours in enumerate(all_) if part in colours] for all_ in (told, asked))
         if len({told[k][part] for k in rows}) > 1:
-            fit = LogisticRegression(max_iter=ITERATIONS).fit(fitted[rows], [told[k][part] for k in rows])
+            with threadpool_limits(
+                1
+            ):  # so small a product, on several threads of a busy machine, takes 30 times as long
+                fit = LogisticRegression(max_iter=ITERATIONS).fit(fitted[rows], [told[k][part] for k in rows])
             found[f"probe_{part}"] = float(fit.score(scored[targets], [asked[k][part] for k in targets]))
     return found

@@ -181,9 +181,9 @@ def test_a_half_can_be_taken_alone_and_has_a_hash_of_its_own(dims: str) -> None:
     assert len({both.hash, half.hash, skipthoughts(content, "jem.pt", dims="uni").hash}) == (2 if dims == "uni" else 3)
     only = {**content, "halves": {"uni": content["halves"]["uni"]}}
     assert skipthoughts(only, "jem.pt").hash == "0"  # combine: all that there is
-    with pytest.raises(UserError, match=r"jem\.pt has no half bi: set model\.text_dims=uni"):
+    with pytest.raises(UserError, match=r"jem\.pt has no half bi: set model\.sentence\.dims=uni"):
         skipthoughts(only, "jem.pt", dims="bi")
-    with pytest.raises(UserError, match=r"model\.text_dims=both is not known"):
+    with pytest.raises(UserError, match=r"model\.sentence\.dims=both is not known"):
         skipthoughts(content, "jem.pt", dims="both")
 
 
