@@ -49,9 +49,11 @@ class _Unpickler(pickle.Unpickler):
         return ALLOWED[module, name]
 
 
-def read_pickle(path: Path) -> Any:
-    """The lists, strings and numbers of a pickle; UserError for anything else, or for a damaged file."""
+def read_pickle(path: Path, start: int = 0) -> Any:
+    """The lists, strings and numbers of a pickle; UserError for anything else, or for a damaged file. start: bytes
+    before it."""
     with open_file(path) as file:
+        file.seek(start)
         data = file.read()
     if not data.startswith(b"\x80"):  # protocol 0 is text, and git's autocrlf turns its line ends into CRLF
         data = data.replace(b"\r\n", b"\n")
