@@ -52,6 +52,10 @@ def make_views(job: Job) -> None:
             "prepare.view=foreground_pred shows what a network found: give prepare.source=maskrcnn, or take "
             "prepare.view=foreground."
         )
+    if view != "raw" and "mask" not in data.reads:
+        raise UserError(
+            f"data.reads=[{', '.join(data.reads)}] leaves the masks out, which prepare.view={view} shows: add mask."
+        )
     segmenter = None
     if source.startswith("maskrcnn") and view in INSTANCED:
         path = segmenter_file(asked["segmenter"])  # refused before anything is read
@@ -67,7 +71,7 @@ def make_views(job: Job) -> None:
         for start in range(0, len(rows), data.batch_size):
             batch = rows[start : start + data.batch_size].tolist()
             for row, instances in zip(batch, find(batch), strict=True):
-                mask = data.store.mask_window(row, 0, 0, side)
+                mask = own_mask(data, row)
                 if isinstance(instances, str):
                     reasons[instances] += 1
                     instances = components(mask)
@@ -95,7 +99,7 @@ def tell_fallbacks(fallbacks: Mapping[str, int], photos: int) -> None:
 def count_bad_masks(data: ImageData, rows: np.ndarray, most: float) -> int:
     """How many masks show no object, or nothing else (Sec. 4.3: all ones). UserError where there are more than `most`
     of them, a share."""
-    whole_or_none = [len(np.unique(data.store.mask_window(row, 0, 0, data.image_size))) < 2 for row in rows.tolist()]
+    whole_or_none = [len(np.unique(own_mask(data, row))) < 2 for row in rows.tolist()]
     bad = rows[np.array(whole_or_none, bool)]
     if len(bad) > most * len(rows):
         raise UserError(
@@ -116,7 +120,13 @@ def finder(data: ImageData, source: str, segmenter: Segmenter | None, folder: st
     if source == "path":
         place = instance_folder(folder)
         return lambda rows: [read_instances(place / f"{data.records.keys[row]}.png", data) for row in rows]
-    return lambda rows: [components(data.store.mask_window(row, 0, 0, data.image_size)) for row in rows]
+    return lambda rows: [components(own_mask(data, row)) for row in rows]
+
+
+def own_mask(data: ImageData, row: int) -> np.ndarray:
+    """The data set's mask at the views' side, S,S in {0, 1}; nothing where masks are not read."""
+    side = data.image_size
+    return data.store.mask_window(row, 0, 0, side) if "mask" in data.reads else np.zeros((side, side), np.uint8)
 
 
 def squashed(instances: np.ndarray, data: ImageData) -> np.ndarray | str:

@@ -69,12 +69,18 @@ def known_weights(need: Config) -> Path | None:
     return find_weights(known) if known in KNOWN_FILES else None
 
 
-def contents(job: Config) -> list[str]:
-    """Hashes of the files that a job reads by the names in `files`, and of the public ones that it would take."""
-    needs, found = job.get("needs", {}), []
+def contents(cfg: Config) -> list[str]:
+    """Hashes of what a job reads by the names in its `files`: of a file that is given or public, else of the recipe."""
+    job, found = cfg["prepare"], []
     for key in job.get("files", ()):
-        given = job[key] if job[key] is not None else known_weights(needs.get(key, {}))
-        found.append("" if given is None else content_hash(given))
+        need = job["needs"].get(key)
+        given = job[key] if job[key] is not None or need is None else known_weights(need)
+        if given is not None or need is None or not applies(need, job):
+            found.append("" if given is None else content_hash(given))
+            continue
+        made = composed_need(need, cfg["words"])
+        recipe = [made["prepare"], contents(made)] if "prepare" in need else made["trainer"]["max_epochs"]
+        found.append(short_hash([recipe, identity(made)["data" if "prepare" in need else "model"]]))
     return found
 
 
@@ -85,7 +91,7 @@ def run_job(cfg: Config) -> Path:
     if "images" in cfg["requires"] and not always:
         data = load_data(cfg)
         found = data.records.fingerprint(data.reads)
-    digest = short_hash([identity(cfg)["data"], job, found, *contents(job)])  # before needed files are filled in
+    digest = short_hash([identity(cfg)["data"], job, found, *contents(cfg)])  # before needed files are filled in
     name = f"{cfg['chosen']['prepare']}-{cfg['data']['name']}-{digest}.{job.get('suffix', 'npz')}"
     path = Path(cfg["paths"]["artifacts"]) / name
     with locked(path):

@@ -89,9 +89,9 @@ def test_a_users_own_instances_and_what_falls_back(root: Path, caplog: pytest.Lo
     assert told(one)["fallbacks"] == {"unreadable file": 1, "nothing found": 1, "no file": 2}
     assert 0 < told(one)["iou"] < 0.5
     assert "of 18 photos 4 fall back" in caplog.text
-    before = contents(one.settings)
+    before = contents(one.cfg)
     Image.fromarray(halves).save(folder / "image_00017.png")
-    assert contents(one.settings) != before  # so that its product has another name
+    assert contents(one.cfg) != before  # so that its product has another name
     Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(folder / "image_00001.png")
     assert str(folder / "image_00001.png") in refusal(lambda: make_views(one))
 
@@ -230,7 +230,7 @@ def test_codes_too_large_for_the_file_are_refused(root: Path, tmp_path: Path) ->
 def test_other_weights_make_another_file(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def of(*more: str) -> list[str]:
         line = words(root, "guidance", *more)
-        return contents(plain(composed(*line), line)["prepare"])
+        return contents(plain(composed(*line), line))
 
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     first = of("prepare.extractor=alexnet")
@@ -241,7 +241,22 @@ def test_other_weights_make_another_file(root: Path, tmp_path: Path, monkeypatch
     before = of(f"prepare.weights={tmp_path / 'own.pt'}")
     (tmp_path / "own.pt").write_bytes(b"two")
     assert of(f"prepare.weights={tmp_path / 'own.pt'}") != before
-    assert of("prepare.extractor=random_alexnet") == ["", "", "", ""]
+    assert of("prepare.extractor=random_alexnet")[0] == ""  # which has no weights
+
+
+def test_another_recipe_makes_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is trained or made first: a preset, or a line of its own file, changes it."""
+
+    def of(*more: str) -> list[str]:
+        line = ["task=prepare", "prepare=guidance", "data=oxford102", "prepare.extractor=alexnet_tiny", *more]
+        return contents(plain(composed(*line), line))
+
+    plainly = of()
+    assert plainly == of("data.workers=2")
+    assert all(ours != theirs for ours, theirs in zip(plainly[:2], of("preset=toy")[:2], strict=True))
+    assert plainly[2:] == ["", ""]
+    theirs = of("prepare.segmenter=x.pth", "prepare.source=maskrcnn")
+    assert theirs[1] != plainly[1]
 
 
 @pytest.mark.parametrize(("extractor", "arch"), [("vgg16", "vgg16_bn"), ("alexnet_tiny", "alexnet_tiny")])
@@ -310,3 +325,18 @@ def test_a_photo_in_which_nothing_is_found_is_refused(tmp_path: Path) -> None:
 def test_load_data_sees_the_whole_photo(root: Path) -> None:
     data = load_data(job(root, "views").cfg)
     assert {data.store.shape(row) for row in range(18)} == {(SIDE, SIDE)}
+
+
+def test_without_masks_the_photos_themselves_guide(root: Path, tmp_path: Path) -> None:
+    make_oxford102(tmp_path / "data")
+    raw = ["prepare.view=raw", "data.reads=[image]"]
+    one = job(tmp_path, "views", *raw)
+    make_views(one)
+    assert np.array_equal(read_views(one.path, 18)[3], one.data.store.window(3, 0, 0, SIDE))
+    line = ["task=prepare", "prepare=guidance", *raw]
+    cfg = plain(composed(*line), line)
+    for need in cfg["prepare"]["needs"].values():
+        assert composed_need(need, line)["data"]["reads"] == ["image"]
+    message = refusal(lambda: make_views(job(root, "views", "data.reads=[image]")))
+    assert "data.reads=[image]" in message
+    assert "prepare.view=overlay" in message
