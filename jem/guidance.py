@@ -23,7 +23,7 @@ from common.errors import UserError, choose
 from common.files import UNREADABLE, open_image, whole, write_whole
 from common.progress import bar
 from common.tasks.job import Job
-from common.weights import check_export, check_parts, read_weights
+from common.weights import check_export, check_parts, find_weights, read_weights
 from jem.extractor import GuideExtractor, guide_extractor, read_views
 from jem.segmenter import Segmenter, load_segmenter, segmenter_file
 from jem.views import INSTANCED, VIEWS, by_area, components, overlap, render
@@ -85,6 +85,7 @@ def make_views(job: Job) -> None:
     told |= {"iou": float(np.mean(likeness)) if likeness else None}
     told |= {"segmenter_hash": segmenter.hash if segmenter else None}
     told |= {"segmenter_file": str(segmenter.path) if segmenter else None}
+    told |= {name: asked[name] for name in ("least_score", "most_instances")}
     write_whole(job.path.with_suffix(".json"), json.dumps(told, indent=1))
     tell_fallbacks(fallbacks, len(rows))
 
@@ -197,7 +198,7 @@ def extract(job: Job) -> None:
     settings = {name: asked[name] for name in ("extractor", "layer", "view", "source", "seed")}
     settings |= {"side": views.shape[1], "extractor_hash": extractor.hash, "extractor_file": asked["weights"]}
     settings |= {"extractor_info": extractor.info}
-    settings |= {name: told[name] for name in ("segmenter_hash", "segmenter_file")}
+    settings |= {name: told[name] for name in ("segmenter_hash", "segmenter_file", "least_score", "most_instances")}
     content = {"format": FORMAT, "kind": "guidance", "features": features, "settings": settings}
     content |= {"valid": torch.from_numpy(data.store.ok.copy()), "keys": list(data.records.keys)}
     content |= {"mean": (total / max(1, (train & data.store.ok).sum())).float(), "fallbacks": told["fallbacks"]}
@@ -245,7 +246,9 @@ class Guidance(NamedTuple):
     features: Tensor  # N,2,... float16, mapped into memory: codes of the view and of the mirrored view
     valid: Tensor  # N bool, False where the photo could not be read
     mean: Tensor  # ... float32, of the training photos' unmirrored codes
-    settings: Config  # extractor, layer, view, source, seed, side, {extractor,segmenter}_{hash,file}, extractor_info
+    settings: (
+        Config  # extractor, layer, view, source, seed, side, {extractor,segmenter}_{hash,file}, extractor_info, ...
+    )
     fallbacks: dict[str, int]  # reason -> photos
 
     def codes(self, rows: Tensor, flip: Tensor | None = None) -> Tensor:
@@ -273,6 +276,26 @@ def read_guidance(path: str | Path, records: Records, **expected: Any) -> Guidan
 
 
 # ---- a user's photo
+
+
+def extractor_of(settings: Mapping[str, Any], file: str | Path | None = None) -> GuideExtractor:
+    """The very extractor of some guides. file: where it is now, if elsewhere than then. UserError for another."""
+    known = file or settings["extractor_file"]
+    extractor = guide_extractor(known, settings["extractor"], settings["layer"], settings["seed"])
+    if extractor.hash != settings["extractor_hash"]:
+        raise UserError(
+            f"{known} is not the extractor of these guides ({extractor.hash}, not {settings['extractor_hash']}): give "
+            "the file that they were made with, or make them anew."
+        )
+    return extractor
+
+
+def segmenter_of(settings: Mapping[str, Any], file: str | Path | None = None) -> Segmenter | None:
+    """What finds the instances of a user's photo: the file given, that of the guides, or COCO's where it is on disk."""
+    made_with = settings["segmenter_file"]
+    there = made_with if made_with is not None and Path(made_with).is_file() else None
+    path = find_weights("mask_rcnn", file or there)
+    return None if path is None else load_segmenter(path, settings["least_score"], settings["most_instances"])
 
 
 class GuidePhoto(NamedTuple):

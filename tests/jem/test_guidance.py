@@ -17,9 +17,18 @@ from common.tasks.fit import contents, run_job
 from common.tasks.job import Job, load_data
 from jem import guidance
 from jem.extractor import guide_extractor, read_views
-from jem.guidance import GuidePhoto, both_ways, extract, guides_of_photos, make_views, read_guidance
+from jem.guidance import (
+    GuidePhoto,
+    both_ways,
+    extract,
+    extractor_of,
+    guides_of_photos,
+    make_views,
+    read_guidance,
+    segmenter_of,
+)
 from jem.views import components, render
-from tests.worlds.layouts import make_oxford102, refusal
+from tests.worlds.layouts import make_cub, make_oxford102, refusal
 from tests.worlds.tiny import call
 
 SIDE = 64
@@ -66,7 +75,7 @@ def test_views_of_the_data_sets_own_masks(root: Path, view: str) -> None:
         assert np.array_equal(views[row], render(view, photo, components(mask), mask))
     assert told(one) == {
         **{"view": view, "source": "official", "side": SIDE, "photos": 18, "fallbacks": {}, "iou": None},
-        **{"segmenter_hash": None, "segmenter_file": None},
+        **{"segmenter_hash": None, "segmenter_file": None, "least_score": 0.5, "most_instances": 10},
     }
 
 
@@ -191,6 +200,52 @@ def test_guides_are_the_extractors_codes_of_the_views(root: Path, made: Job) -> 
     assert found.settings["extractor_info"]["arch"] == "alexnet_tiny"
     assert found.fallbacks == {}
     assert found.valid.all()
+
+
+def test_what_made_the_guides_is_found_again(
+    made: Job, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    settings = read_guidance(made.path, made.records).settings
+    assert extractor_of(settings).hash == settings["extractor_hash"]
+    assert segmenter_of(settings) is None
+    torch.manual_seed(0)
+    for name, scale in (("one.pth", 1.0), ("two.pth", 2.0)):
+        torch.save({k: scale * v for k, v in build("alexnet_tiny", 1000).state_dict().items()}, tmp_path / name)
+    views = next((root / "artifacts").glob("views-*.npy"))
+    one = job(
+        root, "guidance", extractor="alexnet_tiny", views=str(views), weights=str(tmp_path / "one.pth"), view="mask"
+    )
+    extract(one)
+    own = read_guidance(one.path, one.records).settings
+    assert extractor_of(own).hash == own["extractor_hash"] != settings["extractor_hash"]
+    (tmp_path / "one.pth").rename(tmp_path / "moved.pth")
+    assert extractor_of(own, tmp_path / "moved.pth").hash == own["extractor_hash"]
+    assert "one.pth" in refusal(lambda: extractor_of(own))
+    message = refusal(lambda: extractor_of(own, tmp_path / "two.pth"))
+    assert all(word in message for word in ("two.pth", own["extractor_hash"]))
+    assert "absent.pth" in refusal(lambda: segmenter_of(own, "absent.pth"))
+
+
+def test_one_command_from_nothing_to_guides(tmp_path: Path) -> None:
+    """Drawn flowers, views, a trained extractor, codes; asked a second time it makes nothing."""
+    line = ["task=prepare", "prepare=guidance", "data=oxford102", "preset=toy", "trainer=cpu"]
+    line += [f"paths.{name}={tmp_path / name}" for name in ("data", "runs", "artifacts")]
+    line += [f"data.procedural.{key}={value}" for key, value in {"images": 30, "classes": 6, "side": 40}.items()]
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(patch, line) == 0
+        first = times()
+        assert call(patch, line) == 0
+    assert times() == first
+    (path,) = (tmp_path / "artifacts").glob("guidance-*.pt")
+    content = torch.load(path, weights_only=True)
+    assert content["features"].shape == (30, 2, 128)
+    assert content["settings"]["extractor_info"]["provenance"].startswith("model=guide_cls on oxford102")
+    assert 0 <= content["settings"]["extractor_info"]["accuracy"] <= 1
 
 
 def test_guides_of_other_settings_or_photos_are_refused(made: Job, tmp_path: Path) -> None:
@@ -340,3 +395,21 @@ def test_without_masks_the_photos_themselves_guide(root: Path, tmp_path: Path) -
     message = refusal(lambda: make_views(job(root, "views", "data.reads=[image]")))
     assert "data.reads=[image]" in message
     assert "prepare.view=overlay" in message
+
+
+def test_birds_have_views_too(tmp_path: Path) -> None:
+    """Grey masks of votes, keys with a folder in them, and boxes that are not cut to."""
+    keys = make_cub(tmp_path / "data", masks=True)
+    one = job(tmp_path, "views", "data=cub")
+    make_views(one)
+    views, data = read_views(one.path, len(keys)), one.data
+    instances = components(data.store.mask_window(1, 0, 0, SIDE))
+    assert instances.max() == 1
+    assert np.array_equal(views[1], render("overlay", data.store.window(1, 0, 0, SIDE), instances, instances))
+    own = tmp_path / "seg" / f"{data.records.keys[2]}.png"
+    own.parent.mkdir(parents=True)
+    Image.fromarray(np.full((40, 50), 2, np.uint8)).save(own)
+    mine = job(tmp_path, "views", "data=cub", "prepare.source=path", f"prepare.instances={tmp_path / 'seg'}")
+    make_views(mine)
+    assert told(mine)["fallbacks"] == {"no file": len(keys) - 1}
+    assert read_views(mine.path, len(keys))[2, 0, 0].tolist() == [255, 0, 0]
