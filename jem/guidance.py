@@ -197,7 +197,7 @@ def extract(job: Job) -> None:
         raise UserError(f"{asked['weights']} gives codes beyond float16's 65504: give other weights of the extractor.")
     settings = {name: asked[name] for name in ("extractor", "layer", "view", "source", "seed")}
     settings |= {"side": views.shape[1], "extractor_hash": extractor.hash, "extractor_file": asked["weights"]}
-    settings |= {"extractor_info": extractor.info}
+    settings |= {"extractor_info": extractor.info, "views_file": asked["views"]}
     settings |= {name: told[name] for name in ("segmenter_hash", "segmenter_file", "least_score", "most_instances")}
     content = {"format": FORMAT, "kind": "guidance", "features": features, "settings": settings}
     content |= {"valid": torch.from_numpy(data.store.ok.copy()), "keys": list(data.records.keys)}

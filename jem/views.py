@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from common.data.readers.masks import EIGHT
 from common.errors import choose
 
 VIEWS = ("overlay", "foreground", "foreground_pred", "raw", "mask")
 INSTANCED = ("overlay", "foreground_pred", "mask")  # those that instances are looked for
+EIGHT = ndimage.generate_binary_structure(2, 2)  # 8-neighbourhood
 LEAST = 0.01  # of the image's area, ours: a smaller part is no instance
 MOST = 255  # instances that a map of bytes holds
 GOLDEN = 0.618  # turn of the hue from an instance to the next: neighbours differ as much as they can

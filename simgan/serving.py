@@ -47,6 +47,9 @@ class Editor(Exported):
 
     # ---- text
 
+    def read_files(self, data: ImageData) -> None:
+        self.read_text()
+
     def read_text(self, records: Records | None = None) -> None:
         """Loads the frozen text encoder and, given records, the table of all their sentences' vectors (Sec. 3.1)."""
         if self.text_encoder is None:

@@ -29,7 +29,7 @@ from common.errors import UserError, check_ranges, choose
 
 log = logging.getLogger(__name__)
 
-READS = ("image", "mask", "caption", "attributes", "label", "joints", "target")
+READS = ("image", "mask", "other", "caption", "attributes", "label", "joints", "target")
 VIEWS = 1_000_003  # sets the seeds of view_loader apart from those of epochs
 
 

@@ -42,6 +42,7 @@ class Sample(TypedDict, total=False):
     )
     target_joints: Tensor  # B,18,2 int64, of `target`
     caption: Tensor  # B int64, which of the image's own captions is t
+    other: Tensor  # B,3,S,S float in [-1, 1]: the image of other_row, cut and flipped like `image`; training alone
     other_row: Tensor  # B int64, row of an image of another class ...
     other_caption: Tensor  # B int64, ... and which of its captions is the mismatched sentence
     pair: (

@@ -42,8 +42,8 @@ class Windows:
         self.pinned = torch.cuda.is_available()
 
     def batch(self, draws: Draws) -> dict[str, Tensor]:
-        """image, target B,S,S,3 uint8, mask B,S,S uint8 in {0, 1}, attributes B,A uint8, joints, target_joints B,18,2
-        int64 before any flip; columns of the draws as they are."""
+        """image, other, target B,S,S,3 uint8, mask B,S,S uint8 in {0, 1}, attributes B,A uint8, joints, target_joints
+        B,18,2 int64 before any flip; columns of the draws as they are."""
         rows, size = draws["row"], self.size
         batch = {name: torch.tensor(column) for name, column in draws.items() if name not in ("u", "v")}
         batch["label"] = torch.from_numpy(self.labels[rows])
@@ -54,6 +54,8 @@ class Windows:
         places = self._places(rows, draws)
         if "image" in self.reads:
             batch["image"] = self._stack(self.store.window, places, (size, size, 3))
+        if "other" in self.reads and "other_row" in draws:
+            batch["other"] = self._stack(self.store.window, self._places(draws["other_row"], draws), (size, size, 3))
         if "mask" in self.reads:
             batch["mask"] = self._stack(self.store.mask_window, places, (size, size))
         if self.joints is not None:
@@ -126,7 +128,7 @@ def prepare(batch: dict[str, Tensor]) -> Sample:
     for name in {"joints", "target_joints"} & batch.keys():
         if flip is not None:
             batch[name] = flipped(batch[name], batch["image"].shape[1], flip)
-    for name in {"image", "target", "mask"} & batch.keys():
+    for name in {"image", "other", "target", "mask"} & batch.keys():
         x = batch[name][:, None] if name == "mask" else batch[name].permute(0, 3, 1, 2).contiguous()
         if flip is not None:
             x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)

@@ -9,7 +9,7 @@ import yaml
 from pytorch_lightning import LightningModule, seed_everything
 
 from common.command import composed, composed_need, plain
-from common.config import applies, build, locate, needed
+from common.config import applies, as_list, build, locate, needed
 from common.data.module import ImageData
 from common.errors import UserError, tell
 from common.files import content_hash, locked, short_hash, whole
@@ -135,6 +135,7 @@ def train_one(cfg: Config) -> tuple[LightningModule, ImageData, RunFolder]:
     fill_prerequisites(cfg)
     seed_everything(cfg["seed"], verbose=False)
     model = build(cfg["model"])
+    model.read_files(data)
     done = 0 if checkpoint is None else epochs_of(checkpoint, model, cfg["trainer"]["max_epochs"])
     trainer = trainer_for(cfg["trainer"], folder, seed=cfg["seed"], grid=hasattr(model, "grid"))
     lock = folder.lock() if trainer.is_global_zero else None
@@ -175,7 +176,7 @@ def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
         folder = RunFolder.of(cfg)
     # an exported file holds its networks, though not what jobs say of the data set; a published one goes with others
     whole = path.suffix in (".pt", ".pth", ".safetensors", ".npz") or path.is_dir()
-    if not (whole and cfg["task"] == "sample" and cfg["text"]):  # a user's own condition reads no data set
+    if not (whole and cfg["task"] == "sample" and cfg["text"] and all_files(cfg["image"])):
         fill_prerequisites(cfg, networks=not whole)
     cfg["checkpoint"] = str(path)  # pictures say what drew them
     data = load_data(cfg)
@@ -183,6 +184,11 @@ def trained(cfg: Config) -> tuple[Any, ImageData, RunFolder]:
     model.restore(path)
     device = torch.device("cuda" if torch.cuda.is_available() and cfg["trainer"]["accelerator"] != "cpu" else "cpu")
     return model.to(device).eval(), data, folder
+
+
+def all_files(images: Any) -> bool:
+    """Whether images are a user's own, which with a text of theirs need no data set. `photo::mask` is of its photo."""
+    return all(Path(str(image).partition("::")[0]).expanduser().is_file() for image in as_list(images))
 
 
 def take_settings(cfg: Config, path: Path) -> None:

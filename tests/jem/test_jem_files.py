@@ -17,6 +17,7 @@ from jem.checkpoints import Published, is_port, is_published, load_published, re
 from jem.networks import Discriminator, Generator
 from jem.reed import PortDiscriminator, PortGenerator, ReedDiscriminator, ReedGenerator
 from tests.agree import agree
+from tests.jem.test_jem_step import gan_cls
 from tests.worlds.layouts import refusal, t7
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -460,3 +461,40 @@ def test_other_files_of_the_port_are_refused(port: Any, tmp_path: Path) -> None:
     assert not read_published(tmp_path / "gen_2.pth").discriminator
     torch.save({"a": torch.zeros(1)}, tmp_path / "disc_2.pth")
     assert "does not fit PortDiscriminator" in refusal(lambda: read_published(tmp_path / "gen_2.pth"))
+
+
+# ---- the model that they become
+
+
+def of_settings(found: Published, **changes: Any) -> Any:
+    """model=gan_cls with the settings of a file."""
+    groups = {
+        f"{group}__{name}": value
+        for group in ("sentence", "generator", "discriminator")
+        for name, value in found.settings[group].items()
+    }
+    return gan_cls(**({"image_size": found.settings["image_size"]} | groups | changes))
+
+
+@pytest.mark.parametrize("file", ["p.npz", "flowers_net_G.t7", "gen_190.pth"])
+def test_the_model_restores_them(
+    file: str, dump: Any, port: Any, inputs: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    """G, its average and D; other settings are refused with the words that fit, and nothing is taken."""
+    saved(tmp_path / "p.npz", dump[0].float32)
+    for letter, net in zip("GD", (torch_g(), torch_d()), strict=True):
+        (tmp_path / f"flowers_net_{letter}.t7").write_bytes(t7(net))
+    found = read_published(tmp_path / file)
+    model = of_settings(found, average={"decay": 0.5})
+    model.restore(tmp_path / file)
+    g, d = built(found)
+    z, t = inputs
+    x = g(z, t)
+    assert torch.equal(model.infer(z, t), x)
+    assert torch.equal(model.generator.eval()(z, t), x)
+    assert torch.equal(model.discriminator.eval()(x, t), d(x, t))
+    other = of_settings(found, sentence__norm="rms", generator__ngf=3)
+    before = other.infer(z, t)
+    said = refusal(lambda: other.restore(tmp_path / file))
+    assert 'model.sentence.norm="none" model.generator.ngf=2' in said
+    assert torch.equal(other.infer(z, t), before)
