@@ -98,7 +98,7 @@ def guide_extractor(file: str | Path | None, arch: str, layer: str, seed: int = 
         content, trained = read_artifact(file, kind, PARTS), f"model={kind} on {content.get('data')}"
     else:
         content, trained = recognise(content, file), "torchvision's layout"
-    if content["arch"] not in (wanted, f"{wanted}_bn"):
+    if content["arch"] not in (wanted, wanted.replace("vgg16", "vgg16_bn")):
         raise UserError(f"{file} holds {content['arch']}, not {wanted}: give prepare.extractor={content['arch']}.")
     check_numbers(content["state_dict"], file)
     net = ImageClassifier(content, file_hash(file), file).net

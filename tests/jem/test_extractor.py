@@ -115,6 +115,7 @@ def test_files_of_torchvision_and_of_here(tmp_path: Path) -> None:
     for kind in ("guide_cls", "classifier"):
         file = tiny_file(tmp_path / f"{kind}.pt", "vgg16_bn_tiny", 7, kind=kind, **known)
         own = guide_extractor(file, "vgg16_bn_tiny", "conv5")
+        assert guide_extractor(file, "vgg16_tiny", "conv5").hash == own.hash  # what trains from scratch in its place
         assert own.info["accuracy"] == 0.5
         assert kind in own.info["provenance"]
     assert foreign.info["accuracy"] is None
