@@ -46,8 +46,8 @@ RANGES = {
     "step": {
         "g_updates": "int [1, inf)",
         "interpolation_weight": "[0, inf)",
-        "lr_halve_every": "null or int [1, inf)",
     },
+    "optimizer": {"halve_every": "null or int [1, inf)"},
     "monitor": {"every": "null or int [1, inf)", "images": "int [2, inf)"},
 }
 SIZES = ("arch", "ngf", "z_dim", "text_width", "kernel", "conv_bias")  # of G's settings those that decide its weights
@@ -298,7 +298,7 @@ class GANCLS(Exported):
     def configure_optimizers(self) -> Any:
         """Adam for both sides; [R] halves the rate every 100 epochs, all others leave it."""
         optimizers = self.adam(self.generator.parameters(), self.discriminator.parameters())
-        every = self.step["lr_halve_every"]
+        every = self.adam_options["halve_every"]
         return (optimizers, [StepLR(opt, every, gamma=0.5) for opt in optimizers]) if every else optimizers
 
     # ---- serving
