@@ -226,6 +226,20 @@ def test_oxford_split_is_never_setid(tmp_path: Path) -> None:
     assert "python run.py task=prepare data=oxford102" in message
 
 
+def test_oxford_has_other_splits_under_other_names(tmp_path: Path) -> None:
+    """papers/jem.md, number 16: the test classes of the permutation, and the share of the files."""
+    make_oxford102(tmp_path, labels=range(1, 103), split=None)
+    records = Oxford102(root=tmp_path, split="permutation").read()
+    wanted = [10, 13, 22, 37, 38, 40, 45, 47, 48, 59, 65, 66, 68, 71, 82, 84, 88, 89, 91, 99]
+    assert sorted(records.labels[records.test] + 1) == wanted
+    assert records.name == "oxford102-permutation"
+    assert "published split" in records.notes[-1]
+    records = Oxford102(root=tmp_path, split="files").read()
+    assert records.rows("test").tolist() == list(range(76, 102))
+    assert "data.split" in refusal(lambda: Oxford102(root=tmp_path, split="setid"))
+    assert "data.split=permutation" in refusal(lambda: Oxford102(root=tmp_path).read())
+
+
 def test_partial_oxford(tmp_path: Path) -> None:
     labels = [1 + i % 102 for i in range(8189)]
     keys = make_oxford102(tmp_path, labels=labels, photos=12, procedural=False)

@@ -1,6 +1,8 @@
 """Reader of the 102 Category Flower Dataset in its original layout."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
@@ -10,10 +12,13 @@ from common.data.readers.masks import read_segmim, with_masks
 from common.data.readers.presence import Archive, Dataset, DatasetReader, Part, is_procedural, nested, present
 from common.data.readers.splits import find_split
 from common.data.records import Records
-from common.errors import UserError
+from common.errors import UserError, choose
 from common.files import open_file
 
 IMAGES, CLASSES, TEST = 8_189, 102, 1_155
+DIVISIONS = ("classes", "permutation", "files")
+HELD_OUT = 20  # classes of Reed's split and of the permutation
+FIRST = 0.75  # of the files in their order: paarthneekhara/text-to-image
 HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PLACES = ("oxford102", "flowers-102", "flowers")
 SPLITS = ("test/filenames.pickle", "testclasses.txt", "testids.txt")
@@ -78,13 +83,20 @@ class Oxford102(DatasetReader):
     From:     www.robots.ox.ac.uk/~vgg/data/flowers/102/
     Splits:   by class (Reed et al.): 7,034 photos of 82 classes for training, 1,155 of 20 for testing. The classes are
               no range, and no list of them is known here, so that one of the split files must be there; setid.mat is
-              another split, which would show the test classes in training
+              another split, which would show the test classes in training. Others have another name in all results:
+              permutation, 20 classes that NumPy's RandomState(0) draws, 6,590 and 1,599 photos; files, the first three
+              quarters in the order of their names, which shows the test classes in training (paarthneekhara's)
     Records:  in the order of the image numbers; keys "image_00001", classes "class_00001"; masks by `read_segmim`
     """
 
     dataset = VGG
     caption_sources = CHOICES
     lacks = ("attributes",)
+
+    def __init__(self, *, split: str = "classes", **reader: Any) -> None:
+        """split: one of DIVISIONS. reader: as of `DatasetReader`."""
+        super().__init__(**reader)
+        self.split = choose("data.split", split, DIVISIONS)
 
     def read(self) -> Records:
         folder = self.find()
@@ -102,18 +114,13 @@ class Oxford102(DatasetReader):
                 f"{folder / 'jpg'} has {min(extra)}.jpg but imagelabels.mat labels {len(keys):,} images: take both "
                 "from one distribution."
             )
-        split = find_split(split_folders(bases, VGG.kind), dict(zip(keys, (labels + 1).tolist(), strict=True)))
-        if split is None:
-            raise UserError(
-                f"there is no split by class of the flowers under {self.root}: it comes with the captions, as "
-                "testclasses.txt and trainvalclasses.txt in flowers_icml or cvpr2016_flowers, or as {train,test}/"
-                f"filenames.pickle in flowers ({VGG.remedy}; setid.mat would leak test classes)."
-            )
-        test = np.isin(labels + 1, sorted(split.test))
-        if not procedural and test.sum() != TEST:
-            notes += (f"{split.path} leaves {test.sum():,} images for testing, not {TEST:,} as in the published split",)
+        test, told = self.divide(labels, dict(zip(keys, (labels + 1).tolist(), strict=True)), bases)
+        if self.split == "classes" and not procedural and test.sum() != TEST:
+            notes += (f"{told} leaves {test.sum():,} images for testing, not {TEST:,} as in the published split",)
+        if self.split != "classes":
+            notes += (told,)
         records = Records(
-            name=VGG.name,
+            name=VGG.name if self.split == "classes" else f"{VGG.name}-{self.split}",
             root=folder,
             keys=keys,
             images=tuple(place or folder / "jpg" for place in places),
@@ -135,6 +142,25 @@ class Oxford102(DatasetReader):
             needed=self.masks,
             allow_missing=self.allow_missing,
         )
+
+    def divide(self, labels: np.ndarray, images: dict[str, int], bases: Sequence[Path]) -> tuple[np.ndarray, str]:
+        """Which images are for testing: N bool, and what says so. images: key -> class number."""
+        if self.split == "files":
+            return np.arange(len(labels)) >= int(FIRST * len(labels)), "data.split=files: test classes are trained on"
+        if self.split == "permutation":
+            classes = np.random.RandomState(0).permutation(CLASSES)[-HELD_OUT:]
+            return np.isin(
+                labels, classes
+            ), "data.split=permutation: not the published split, compare with nothing else"
+        split = find_split(split_folders(bases, VGG.kind), images)
+        if split is None:
+            raise UserError(
+                f"there is no split by class of the flowers under {self.root}: it comes with the captions, as "
+                "testclasses.txt and trainvalclasses.txt in flowers_icml or cvpr2016_flowers, or as {train,test}/"
+                f"filenames.pickle in flowers ({VGG.remedy}; setid.mat would leak test classes); "
+                "data.split=permutation takes 20 other classes."
+            )
+        return np.isin(labels + 1, sorted(split.test)), str(split.path)
 
     def find(self) -> Path:
         if folder := _home(self.root):
