@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+TOLERANCE = 0.05  # ours: of the range between the first look and the end
 Status = Literal["converged", "not_converged", "diverged"]
 
 
@@ -25,7 +26,7 @@ def convergence_epoch(
     epochs: Sequence[float],
     metric: Sequence[float],
     *,
-    tolerance: float = 0.05,
+    tolerance: float = TOLERANCE,
     window: int = 5,
     tail: float = 0.1,
     censored: float = 0.8,

@@ -20,12 +20,13 @@ from common.errors import UserError
 from common.metrics.functions import from_uint8
 from common.pictures import FONT, INK, Images, Request, Sheet, find_images, first_images, pixels
 from common.weights import read_weights
-from jem.convergence import convergence_epoch, running_median
+from jem.convergence import TOLERANCE, convergence_epoch, first_at, running_median
 from jem.extractor import read_views
 from jem.gan_cls import GANCLS
-from jem.measures import points
+from jem.measures import FEWEST, points
 from jem.model import JEM
 
+Curves = dict[str, tuple[list[float], list[float]]]  # name -> epochs, values
 MODELS: dict[str, type[GANCLS]] = {"jem": JEM, "gan_cls": GANCLS}
 SIDE = 640  # pixels of a plot
 COLOURS = ((196, 60, 40), (40, 90, 180), (40, 140, 70), (150, 80, 160), (200, 140, 30), (90, 90, 90))
@@ -145,22 +146,28 @@ def curve(model: GANCLS, data: ImageData, request: Request) -> Sheet:
         curves[Path(path).stem] = read_weights(path).get("curve", [])
     if not any(curves.values()):
         raise UserError("this model was trained without looks at its curve: train it with model.monitor.every=10.")
-    picture = plot(
-        {f"{name}, {split}": points(one, f"fid_{split}") for name, one in curves.items() for split in ("train", "test")}
-    )
-    return Sheet(
-        {"FID over epochs, dashed: E*": from_uint8(torch.from_numpy(np.asarray(picture)).permute(2, 0, 1))[None]},
-        facts={"curves": curves},
-        side=SIDE,
-    )
+    splits = ("train", "test")
+    lines = {f"{name}, {split}": points(one, f"fid_{split}") for name, one in curves.items() if one for split in splits}
+    pixels_of = torch.from_numpy(np.asarray(plot(lines))).permute(2, 0, 1)
+    facts = {"curves": curves, "common_level": {split: at_one_level(lines, split) for split in splits}}
+    return Sheet({"FID over epochs, dashed: E*": from_uint8(pixels_of)[None]}, facts=facts, side=SIDE)
 
 
-def plot(curves: dict[str, tuple[list[float], list[float]]]) -> Image.Image:
+def at_one_level(lines: Curves, split: str) -> dict[str, Any]:
+    """The level that every curve of a split comes to, the worst of their ends and a twentieth of its gain above, and
+    the first epoch at which each is there: they may end at different levels."""
+    mine = {name: line for name, line in lines.items() if name.endswith(split)}
+    ends = [(convergence_epoch(*line).final, line[1][0]) for line in mine.values()]
+    final, first = max(ends)
+    level = final + TOLERANCE * abs(first - final)
+    return {"fid": level} | {name: first_at(epochs, values, level) for name, (epochs, values) in mine.items()}
+
+
+def plot(curves: Curves) -> Image.Image:
     """Curves with their running medians, the level of each end and its E*, dashed where the run has converged."""
     canvas = Image.new("RGB", (SIDE, SIDE), "white")
     pen = ImageDraw.Draw(canvas)
     left, right, top, bottom = 50, SIDE - 15, 15 + 16 * len(curves), SIDE - 30
-    curves = {name: curve for name, curve in curves.items() if curve[0]}
     last = max(epochs[-1] for epochs, _ in curves.values())
     values = [value for _, column in curves.values() for value in column]
     low, high = min(values), max(values) + 1e-9
@@ -180,12 +187,14 @@ def plot(curves: dict[str, tuple[list[float], list[float]]]) -> Image.Image:
         smooth = running_median(np.array(column), 5)
         pen.line([at(e, v) for e, v in zip(epochs, column, strict=True)], fill=tuple((c + 255) // 2 for c in colour))
         pen.line([at(e, v) for e, v in zip(epochs, smooth.tolist(), strict=True)], fill=colour, width=2)
-        if found.epoch is not None:
+        told = len(epochs) >= FEWEST
+        if found.epoch is not None and told:
             x = at(found.epoch, low)[0]
             for y in range(top, bottom, 8):
                 pen.line((x, y, x, min(y + 4, bottom)), fill=colour)
         where = "" if found.epoch is None else f" {found.epoch:.0f}"
-        pen.text((left, 8 + 16 * k), f"{name}: {found.status.replace('_', ' ')}{where}", fill=colour, font=FONT)
+        words = f"{found.status.replace('_', ' ')}{where}" if told else f"{len(epochs)} looks are no curve"
+        pen.text((left, 8 + 16 * k), f"{name}: {words}", fill=colour, font=FONT)
     return canvas
 
 

@@ -158,6 +158,8 @@ class GANCLS(Exported):
     # ---- sentences
 
     def read_files(self, data: ImageData) -> None:
+        self.with_interpolated(torch.empty(data.batch_size, 1))  # an odd batch is refused
+        data.train_dataloader()  # so that one class, or too few images, are refused before a run is begun
         self.read_text(data.records)
 
     def read_text(self, records: Records | None = None) -> None:
@@ -304,7 +306,7 @@ class GANCLS(Exported):
     # ---- serving
 
     def before_scoring(self, data: ImageData) -> None:
-        self.read_files(data)
+        self.read_text(data.records)
 
     def evaluation_set(self, data: ImageData, options: Mapping[str, Any]) -> EvaluationSet:
         return images_from_conditions(data, options)

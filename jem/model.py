@@ -109,6 +109,10 @@ class JEM(GANCLS):
         super().read_files(data)
         self.read_guides(data.records)
 
+    def before_scoring(self, data: ImageData) -> None:
+        super().before_scoring(data)
+        self.read_guides(data.records)
+
     def read_guides(self, records: Records) -> None:
         """The codes of all photos and of their mirror images, made once by prepare=guidance."""
         if self.codes is not None:

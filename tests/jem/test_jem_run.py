@@ -125,6 +125,31 @@ def test_what_a_user_can_get_wrong_is_one_sentence(
     assert not list((world / "runs" / "jem-oxford102").glob("wrong*"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "more", "said"),
+    [
+        ((1, 2, 3, 4, 5, 6) * 3, "data.batch_size=3 model.step.interpolation=mean", ["data.batch_size even"]),
+        ((1,) * 6 + (2, 5), "data.batch_size=2", ["one class", "second class"]),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_one_sentence(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    labels: tuple[int, ...],
+    more: str,
+    said: list[str],
+) -> None:
+    """An odd batch with INT, and a data set of one training class."""
+    make_oxford102(tmp_path / "data", labels=labels, masks=True)
+    asked = jem(world, "evaluate=false", more, model="gan_cls", name="wrong")
+    assert call(monkeypatch, [*asked, f"paths.data={tmp_path / 'data'}", f"paths.runs={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(word in error for word in said), error
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_curve_is_kept_and_drawn(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The monitor looks at epoch 0 and at each epoch; its curve is in checkpoint, export, numbers and picture."""
     judge = world / "judge.pt"
@@ -147,3 +172,6 @@ def test_the_curve_is_kept_and_drawn(world: Path, monkeypatch: pytest.MonkeyPatc
     asked = jem(world, f"task=figure figure=curve checkpoint={run / 'jem_oxford102.pt'} output={tmp_path / 'c.png'}")
     assert call(monkeypatch, asked) == 0
     assert Image.open(tmp_path / "c.png").size[0] > 300
+    level = json.loads((tmp_path / "c.json").read_text())["common_level"]["train"]
+    assert level["fid"] > 0
+    assert level["JEM, train"] == 1  # the first look: with two looks the median is their mean
