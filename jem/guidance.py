@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Config = dict[str, Any]
 Find = Callable[[Sequence[int]], list[np.ndarray | str]]  # rows -> an instance map of each, or why there is none
 SOURCES = ("official", "maskrcnn", "maskrcnn_ft", "path")
-NOTHING = "nothing found"
+NOTHING, BAD = "nothing found", "bad mask"  # reasons
 FORMAT = 1
 
 
@@ -60,10 +60,11 @@ def make_views(job: Job) -> None:
     if source.startswith("maskrcnn") and view in INSTANCED:
         path = segmenter_file(asked["segmenter"])  # refused before anything is read
         segmenter = load_segmenter(path, asked["least_score"], asked["most_instances"]).to(device_of(job.cfg))
-    find = finder(data, source if view in INSTANCED else "official", segmenter, asked["instances"])
+    source_here = source if view in INSTANCED else "official"  # foreground and raw look for no instances
+    find = finder(data, source_here, segmenter, asked["instances"])
     rows, side, reasons = np.flatnonzero(data.store.ok), data.image_size, Counter[str]()
-    if view != "raw":
-        reasons["bad mask"] = count_bad_masks(data, rows, asked["max_bad_masks"])
+    if view != "raw" and source_here == "official":
+        reasons[BAD] = count_bad_masks(data, rows, asked["max_bad_masks"])
     likeness: list[float] = []
     with whole(job.path) as part, bar(transient=True, disable=None) as progress:
         views = np.lib.format.open_memmap(part, "w+", np.uint8, (len(data.records), side, side, 3))
@@ -75,7 +76,7 @@ def make_views(job: Job) -> None:
                 if isinstance(instances, str):
                     reasons[instances] += 1
                     instances = components(mask)
-                elif source != "official":
+                elif source_here != "official":
                     likeness.append(overlap(instances, mask))
                 views[row] = render(view, data.store.window(row, 0, 0, side), instances, mask)
             progress.advance(step, len(batch))
@@ -94,13 +95,14 @@ def tell_fallbacks(fallbacks: Mapping[str, int], photos: int) -> None:
     """One line, where there is anything to say."""
     if fallbacks:
         counts = ", ".join(f"{count} {reason}" for reason, count in fallbacks.items())
-        log.warning("of %d photos %d fall back on the data set's mask: %s", photos, sum(fallbacks.values()), counts)
+        instead = "count as a whole" if BAD in fallbacks else "take the data set's mask"
+        log.warning("%d of %d photos %s: %s", sum(fallbacks.values()), photos, instead, counts)
 
 
 def count_bad_masks(data: ImageData, rows: np.ndarray, most: float) -> int:
     """How many masks show no object, or nothing else (Sec. 4.3: all ones). UserError where there are more than `most`
     of them, a share."""
-    whole_or_none = [len(np.unique(own_mask(data, row))) < 2 for row in rows.tolist()]
+    whole_or_none = [bool(own_mask(data, row).all()) for row in rows.tolist()]
     bad = rows[np.array(whole_or_none, bool)]
     if len(bad) > most * len(rows):
         raise UserError(
@@ -125,9 +127,10 @@ def finder(data: ImageData, source: str, segmenter: Segmenter | None, folder: st
 
 
 def own_mask(data: ImageData, row: int) -> np.ndarray:
-    """The data set's mask at the views' side, S,S in {0, 1}; nothing where masks are not read."""
+    """The data set's mask at the views' side, S,S in {0, 1}; all ones where it shows nothing or none is read."""
     side = data.image_size
-    return data.store.mask_window(row, 0, 0, side) if "mask" in data.reads else np.zeros((side, side), np.uint8)
+    mask = data.store.mask_window(row, 0, 0, side) if "mask" in data.reads else None
+    return np.ones((side, side), np.uint8) if mask is None or not mask.any() else mask
 
 
 def squashed(instances: np.ndarray, data: ImageData) -> np.ndarray | str:

@@ -177,6 +177,11 @@ class MaskRCNNTuning(Artifact):
     def setup(self, stage: str) -> None:
         """The weights to start from; where they are absent this is not worth training, so a UserError."""
         super().setup(stage)
+        if stage == "fit" and self.data.train_split != "train":
+            raise UserError(
+                f"data.train_split={self.data.train_split} would show model=segmenter the test classes, on which it is "
+                "measured: leave data.train_split=train."
+            )
         if stage != "fit" or self.start == "scratch" or self.images_seen:
             return
         found = find_weights("mask_rcnn", self.start)

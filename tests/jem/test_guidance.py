@@ -97,7 +97,7 @@ def test_a_users_own_instances_and_what_falls_back(root: Path, caplog: pytest.Lo
     assert np.array_equal(views[17], render("mask", views[17], components(mask), mask))
     assert told(one)["fallbacks"] == {"unreadable file": 1, "nothing found": 1, "no file": 2}
     assert 0 < told(one)["iou"] < 0.5
-    assert "of 18 photos 4 fall back" in caplog.text
+    assert "4 of 18 photos take the data set's mask" in caplog.text
     before = contents(one.cfg)
     Image.fromarray(halves).save(folder / "image_00017.png")
     assert contents(one.cfg) != before  # so that its product has another name
@@ -398,10 +398,14 @@ def test_without_masks_the_photos_themselves_guide(root: Path, tmp_path: Path) -
 
 
 def test_birds_have_views_too(tmp_path: Path) -> None:
-    """Grey masks of votes, keys with a folder in them, and boxes that are not cut to."""
+    """Grey masks of votes, keys with a folder in them, and boxes that are not cut to; an empty mask is a bad one."""
     keys = make_cub(tmp_path / "data", masks=True)
-    one = job(tmp_path, "views", "data=cub")
+    empty = tmp_path / "data/segmentations" / f"{keys[4]}.png"
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(empty)))).save(empty)
+    assert str(empty) in refusal(lambda: make_views(job(tmp_path, "views", "data=cub")))
+    one = job(tmp_path, "views", "data=cub", "prepare.max_bad_masks=0.1", "prepare.view=overlay")
     make_views(one)
+    assert told(one)["fallbacks"] == {"bad mask": 1}
     views, data = read_views(one.path, len(keys)), one.data
     instances = components(data.store.mask_window(1, 0, 0, SIDE))
     assert instances.max() == 1

@@ -1,6 +1,7 @@
 """Mask R-CNN: built as torchvision builds COCO_V1 (number 1), what is made of its answers, fine-tuning."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -214,10 +215,14 @@ def test_it_is_tuned_from_cocos_weights_and_serves(coco: Path, tmp_path: Path) -
 def test_without_weights_it_is_not_worth_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     model = tuning(weights=None)
-    monkeypatch.setattr(MaskRCNNTuning, "data", property(lambda self: None))
+    data = SimpleNamespace(train_split="train", name="flowers")
+    monkeypatch.setattr(MaskRCNNTuning, "data", property(lambda self: data))
     with pytest.raises(UserError, match=r"prepare\.source=official"):
         model.setup("fit")
     tuning().setup("fit")
+    data.train_split = "all"
+    with pytest.raises(UserError, match=r"data\.train_split=all"):
+        tuning().setup("fit")
 
 
 def test_a_poor_one_says_so() -> None:
