@@ -38,6 +38,31 @@ def test_number_19_an_all_blue_segmim_is_a_bad_mask() -> None:
     assert segmim_foreground(np.full_like(photo, BLUE), photo) is None
 
 
+def background(cutout: np.ndarray, photo: np.ndarray) -> list[bool]:
+    """Whether the middle of each of five stripes, 20 wide, is background."""
+    mask = segmim_foreground(cutout, photo)
+    assert mask is not None
+    return [not mask[20, 20 * k + 10] for k in range(5)]
+
+
+def test_number_19_distances_are_those_of_section_4_3() -> None:
+    """Seeds are within 10 of blue, what hangs together with them within 60, both over 20 away from the photo."""
+    photo, cutout = (np.full((40, 100, 3), GREEN, np.uint8) for _ in range(2))
+    blue = np.array(BLUE)
+    for k, away in enumerate((0, 60, None, 10, None)):  # the second touches the first
+        if away is not None:
+            cutout[:, 20 * k : 20 * k + 20] = blue - (0, 0, away)
+    assert background(cutout, photo) == [True, True, False, True, False]
+    cutout[:, 20:40] = blue - (0, 0, 61)
+    cutout[:, 60:80] = blue - (0, 0, 11)  # near enough, but with no seed beside it
+    assert background(cutout, photo) == [True, False, False, False, False]
+    cutout[:, 20:] = GREEN
+    for k, apart in enumerate((21, 20)):
+        photo[:, 40 * k : 40 * k + 20] = blue - (0, 0, apart)
+        cutout[:, 40 * k : 40 * k + 20] = blue
+    assert background(cutout, photo) == [True, False, False, False, False]
+
+
 def squares() -> tuple[np.ndarray, np.ndarray]:
     """A photo of one grey, and a mask with two parts: 20x20 that touch a corner, and 30x10 with a speck beside it."""
     photo, mask = np.full((100, 100, 3), 100, np.uint8), np.zeros((100, 100), np.uint8)
