@@ -71,6 +71,12 @@ def test_one_word_for_a_list_is_a_list_of_one() -> None:
     assert values("task=sample", "image=a.jpg")["image"] == "a.jpg"  # null in its file: one or several
 
 
+def test_each_models_file_says_itself_what_it_requires() -> None:
+    """A refusal names the models that fit the data without composing each of them."""
+    for name in command.choices("model"):
+        assert list(command.alone("model", name).requires) == command.composed(f"model={name}").cfg.requires
+
+
 def test_what_a_needed_network_inherits_is_in_the_data_sets_file() -> None:
     for name in command.choices("data"):
         data = command.composed(f"data={name}", *BARE.get(f"data/{name}", ())).cfg.data

@@ -112,7 +112,14 @@ def settings(root: Path, weights: Path, **change: Any) -> dict[str, Any]:
     reader = {"_target_": "common.data.readers.deepfashion.DeepFashion", "split": "auto"}
     data = {"name": "deepfashion", "source": "real", "root": str(root), "store": None, "reader": reader}
     data |= {"captions": "none", "allow_missing": False, "reads": ["image"], "image_size": 64, "batch_size": 8}
-    data |= {"load_ratio": 1.0, "train_split": "train", "flip": False, "rotate_deg": 0.0, "bbox_crop": False}
+    data |= {
+        "load_ratio": 1.0,
+        "train_split": "train",
+        "flip": False,
+        "rotate_deg": 0.0,
+        "bbox_crop": False,
+        "squash": False,
+    }
     data |= {"background": "white", "workers": 0}
     job = {"weights": str(weights), "photos": None, "least_person": 0.7, "least_joint": 2.0, "min_size": 64}
     paths = {"artifacts": str(root / "artifacts")}
