@@ -148,7 +148,7 @@ def curve(model: GANCLS, data: ImageData, request: Request) -> Sheet:
         raise UserError("this model was trained without looks at its curve: train it with model.monitor.every=10.")
     splits = ("train", "test")
     lines = {f"{name}, {split}": points(one, f"fid_{split}") for name, one in curves.items() if one for split in splits}
-    pixels_of = torch.from_numpy(np.asarray(plot(lines))).permute(2, 0, 1)
+    pixels_of = torch.from_numpy(np.array(plot(lines))).permute(2, 0, 1)
     facts = {"curves": curves, "common_level": {split: at_one_level(lines, split) for split in splits}}
     return Sheet({"FID over epochs, dashed: E*": from_uint8(pixels_of)[None]}, facts=facts, side=SIDE)
 
