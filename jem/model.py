@@ -124,7 +124,7 @@ class JEM(GANCLS):
             )
         wanted = {name: self.guide[name] for name in MADE_BY}
         found = read_guidance(self.guidance_file, records, extractor=self.network, **wanted)
-        self.mean, self.guidance = found.mean.to(self.device), found.settings
+        self.mean, self.guidance = found.mean.to(self.device), found.settings | {"file": str(self.guidance_file)}
         self.codes = torch.empty(found.features.shape, dtype=torch.float16, device=self.device)
         for start in range(0, len(records), 256):  # the table of conv5 codes has gigabytes
             part = found.features[start : start + 256].to(self.device)
@@ -236,4 +236,5 @@ class JEM(GANCLS):
     def take_companions(self, content: Mapping[str, Any], path: Any) -> None:
         super().take_companions(content, path)
         self.mean, self.guidance = content["guide"]["mean"].to(self.device), content["guide"]["made"]
+        self.guidance_file = self.guidance_file or self.guidance.get("file")
         self.codes = None

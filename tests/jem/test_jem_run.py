@@ -100,7 +100,10 @@ def test_each_figure_is_drawn(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     if not (world / "runs" / "jem-oxford102").exists():
         assert call(monkeypatch, jem(world, "evaluate=false", name="drawn")) == 0
     export = next((world / "runs" / "jem-oxford102").glob("*/jem_oxford102.pt"))
-    asked = jem(world, f"task=figure figure={figure} checkpoint={export} n=2 steps=3 output={tmp_path / 'f.png'}")
+    other = f"pictures.other={export}" if figure == "compare" else ""  # whose guides are found where it found them
+    asked = jem(
+        world, f"task=figure figure={figure} checkpoint={export} n=2 steps=3 {other} output={tmp_path / 'f.png'}"
+    )
     assert call(monkeypatch, asked) == 0
     assert Image.open(tmp_path / "f.png").size[0] > 32
 
