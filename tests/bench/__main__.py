@@ -1,6 +1,6 @@
 """`make bench`: how fast the suite is beside the way public code does the same. Writes docs/performance.md.
 
-python -m tests.bench [--only store step finegan ggb metrics draw] [--device cuda] [--quick] [--out FILE]
+python -m tests.bench [--only store step finegan ggb jem metrics draw] [--device cuda] [--quick] [--out FILE]
 """
 
 import argparse
@@ -27,6 +27,7 @@ BENCHES = {
     "step": "bench_step",
     "finegan": "bench_finegan",
     "ggb": "bench_ggb",
+    "jem": "bench_jem",
     "denoise": "bench_denoise",
     "metrics": "bench_metrics",
     "draw": "bench_data",
@@ -36,6 +37,7 @@ TITLES = {
     "step": "Training step",
     "finegan": "FineGAN's training step",
     "ggb": "GGB's training step",
+    "jem": "JEM's training step",
     "denoise": "Attribute denoising",
     "metrics": "Metrics",
     "draw": "Procedural drawing",
