@@ -247,8 +247,9 @@ def fit(
     data: ImageData,
     device: torch.device,
     profiler: SimpleProfiler | None = None,
+    updates: int = 1,
 ) -> Turns:
-    """The model in a Trainer with these switches, in turn with the other way or alone."""
+    """The model in a Trainer with these switches, in turn with the other way or alone. updates: of G in a step."""
     switches = SWITCHES[name]
     turns = Turns(case, other, SAME[switches["precision"]])
     apply_memory_format(model, {"accelerator": device.type, **switches})
@@ -257,7 +258,7 @@ def fit(
         devices=1,
         precision=switches["precision"],
         max_epochs=-1,
-        max_steps=case.warm + case.turn * case.rounds,
+        max_steps=updates * (case.warm + case.turn * case.rounds),
         benchmark=True,
         callbacks=[turns],
         profiler=profiler,

@@ -11,6 +11,7 @@ from tests.bench.__main__ import BENCHES, main, merge, table
 from tests.bench.bench_data import birds
 from tests.bench.bench_finegan import arithmetic as arithmetic_of
 from tests.bench.bench_ggb import arithmetic as arithmetic_of_ggb
+from tests.bench.bench_jem import arithmetic as arithmetic_of_jem
 from tests.bench.bench_step import CASES, SWITCHES, Case, PublicStep, Turns, arithmetic, run
 from tests.bench.timing import Row, alternate
 
@@ -66,8 +67,8 @@ def test_a_benchmark_runs_and_is_written(tmp_path: Path) -> None:
 def test_every_benchmark_runs_and_is_written(tmp_path: Path) -> None:
     text = written(tmp_path / "performance.md", BENCHES)
     # two loaders twice, three steps of SIMGAN, two of AttnGAN and of FineGAN, their word loss, two of GGB and its maps,
-    # one of metrics
-    assert sum(" x | " in line for line in text.splitlines()) == 24
+    # four of JEM against [P] and three against [R] and their photos, one of metrics
+    assert sum(" x | " in line for line in text.splitlines()) == 32
 
 
 def test_arithmetic_of_the_paper_widths() -> None:
@@ -93,6 +94,17 @@ def test_arithmetic_of_ggb() -> None:
     g = 6.37 + 6.33 + 2 * (6.27 + 6.33) - 2 * 0.35
     d, e, critics = 8 * 1.66 - 0.1, 3 * 3 * 0.193 - 0.05 + 3 * 0.193, 2 * 8 * 0.3525
     assert arithmetic_of_ggb(Case(256, 8, (), rounds=1)) == pytest.approx(2e9 * (g + d + e + critics), rel=0.01)
+
+
+@pytest.mark.parametrize(("code", "updates"), [("[P]", 2), ("[R]", 1)])
+def test_arithmetic_of_jem(code: str, updates: int) -> None:
+    """Millions of multiply-adds of an image: G 211, D's trunk 162, its head 7.5, D's first layer 4.9. D's turn goes not
+    back to the image, G's goes back through D to the image alone. Theirs draws once more and sees x twice."""
+    each = updates * (3 * 211 + 2 * 169.5)
+    ours = each + 2 * (3 * 162 - 4.9) + 3 * 3 * 7.5
+    theirs = each + 211 + 3 * (3 * 169.5 - 4.9)
+    found = arithmetic_of_jem(Case(64, 64, (), rounds=1), code)
+    assert found == (pytest.approx(2e6 * ours, rel=0.02), pytest.approx(2e6 * theirs, rel=0.02))
 
 
 def test_a_step_that_differs_is_no_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
