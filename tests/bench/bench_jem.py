@@ -23,7 +23,7 @@ from tests.worlds.settings import settings
 TINY: dict[str, Any] = {"sentence.dim": 16, "ngf": 4, "ndf": 4, "guide.variant": "_tiny"}
 CASES = {
     "quick": [Case(64, 4, (FIRST,), rounds=1, alone=1, widths=TINY)],
-    "cpu": [Case(64, 64, (FIRST, NCHW) if native_bfloat16() else (FIRST,), rounds=3, aim=2.0, alone=2)],
+    "cpu": [Case(64, 16, (FIRST, NCHW) if native_bfloat16() else (FIRST,), rounds=3, aim=2.0, alone=2)],
     "cuda": [Case(64, 64, (FIRST, CHANNELS_LAST, ALL_CPU, ALL), rounds=5, turn=10, warm=15, aim=2.0, alone=60)],
 }
 AIM = 1.3  # times as fast where a processor does not multiply bfloat16
