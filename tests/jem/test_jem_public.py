@@ -32,7 +32,7 @@ TERMS = ["d/real", "d/mismatch", "d/fake", "g/adversarial"]
 class Fed(pl.LightningDataModule):
     """One batch, of N photos with two sentences each."""
 
-    name, records = "drawn", SimpleNamespace(captions=[["", ""]] * N)
+    name, batch_size, records = "drawn", B, SimpleNamespace(captions=[["", ""]] * N)
 
     def rows(self, split: str) -> np.ndarray:
         return np.arange(N)
