@@ -145,7 +145,6 @@ class MaskRCNNTuning(Artifact):
 
     KIND = "segmenter"
     FACTS: ClassVar[Mapping[str, Any]] = {"iou": float}
-    BAR: ClassVar[tuple[str, ...]] = ("min_iou",)
 
     def __init__(
         self,
@@ -155,22 +154,22 @@ class MaskRCNNTuning(Artifact):
         optimizer: Mapping[str, Any],
         least_score: float,
         measured: int,
-        min_iou: float,
+        bar: Mapping[str, float],
     ) -> None:
         """weights: a file of COCO's; null = torchvision's own in torch.hub's folder; scratch = none, for tests.
 
         min_size: shorter side that photos are resized to. optimizer: {lr, momentum, weight_decay, drop_epoch: after
-        which the rate is a tenth}. measured: test photos that the IoU is over. min_iou: from which it is good enough.
+        which the rate is a tenth}. measured: test photos that the IoU is over. bar: {iou: of a good one}.
         """
         super().__init__()
         self.save_hyperparameters()
         ranges = {"lr": "(0, inf)", "momentum": "[0, 1)", "weight_decay": "[0, inf)", "drop_epoch": "int [1, inf)"}
         check_ranges("model.optimizer", optimizer, ranges)
-        told = {"min_size": min_size, "measured": measured, "min_iou": min_iou, "least_score": least_score}
-        numbers = {"min_size": "int [1, inf)", "measured": "int [1, inf)", "min_iou": "[0, 1]", "least_score": "[0, 1]"}
-        check_ranges("model", told, numbers)
+        told = {"min_size": min_size, "measured": measured, "least_score": least_score}
+        check_ranges("model", told, {"min_size": "int [1, inf)", "measured": "int [1, inf)", "least_score": "[0, 1]"})
+        check_ranges("model.bar", bar, {"iou": "[0, 1]"})
         self.optimizer, self.min_size, self.measured = dict(optimizer), min_size, measured
-        self.least_score, self.min_iou, self.iou = least_score, min_iou, float("nan")
+        self.least_score, self.bar, self.iou = least_score, dict(bar), float("nan")
         self.net = with_classes(mask_rcnn(COCO_CLASSES, min_size), 2)
         self.start = weights
 
@@ -226,7 +225,7 @@ class MaskRCNNTuning(Artifact):
         return float(np.mean(found)) if found else float("nan")
 
     def shortfalls(self) -> list[str]:
-        return [] if self.iou >= self.min_iou else [f"its IoU with the masks of test photos is {self.iou:.2f}"]
+        return [] if self.iou >= self.bar["iou"] else [f"its IoU with the masks of test photos is {self.iou:.2f}"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         how = self.optimizer

@@ -226,11 +226,26 @@ def test_without_weights_it_is_not_worth_training(tmp_path: Path, monkeypatch: p
 
 
 def test_a_poor_one_says_so() -> None:
-    model = tuning(min_iou=0.8)
+    model = tuning(iou=0.8)
     model.iou = 0.5
     assert model.shortfalls() == ["its IoU with the masks of test photos is 0.50"]
     model.iou = 0.9
     assert model.shortfalls() == []
+
+
+def test_a_poor_one_of_whole_and_real_data_is_refused_by_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Whole:
+        name, expected, procedural = "flowers", 8189, False
+
+        def __len__(self) -> int:
+            return 8189
+
+    monkeypatch.setattr(MaskRCNNTuning, "data", property(lambda self: SimpleNamespace(records=Whole())))
+    model = tuning()
+    model.iou = 0.5
+    with pytest.raises(UserError, match=r"model=segmenter on flowers .*model\.bar\.iou"):
+        model.accept()
+    assert model.export()["bar"] == {"iou": 0.8}
 
 
 def test_the_job_asks_for_a_tuned_one_only_by_name() -> None:
