@@ -1,6 +1,8 @@
 """Building blocks that two papers or more use."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -22,6 +24,17 @@ def initialise(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
             nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def in_mode(net: nn.Module, training: bool) -> Iterator[nn.Module]:
+    """The network in train or in eval mode, and afterwards as it was."""
+    was_training = net.training
+    net.train(training)
+    try:
+        yield net
+    finally:
+        net.train(was_training)
 
 
 class Frozen(nn.Module):

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from common.blocks import LinearDecay, upcast
+from common.blocks import LinearDecay, in_mode, upcast
 from common.data.module import ImageData
 from common.data.poses import CHANNELS, pose_maps
 from common.data.records import Records, Sample
@@ -134,14 +134,8 @@ class PoseGAN(Exported):
     @torch.no_grad()
     def infer(self, x: Tensor, joints: Tensor) -> tuple[Tensor, ...]:
         """All that G draws, as inference runs it, clipped to [-1, 1]: x-hat last. x: B,3,S,S, joints: B,18,2."""
-        net = self.serving
-        was_training = net.training
-        net.eval()
-        try:
-            with torch.autocast(x.device.type, enabled=False):
-                return tuple(image.clamp(-1, 1) for image in net(x, self.pose(joints)))
-        finally:
-            net.train(was_training)
+        with in_mode(self.serving, False) as net, torch.autocast(x.device.type, enabled=False):
+            return tuple(image.clamp(-1, 1) for image in net(x, self.pose(joints)))
 
     def x_hat(self, x: Tensor, joints: Tensor) -> Tensor:
         """x-hat: the person of x: B,3,S,S in the poses B,18,2 -> B,3,S,S in [-1, 1]."""

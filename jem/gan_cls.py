@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
-from common.blocks import upcast
+from common.blocks import in_mode, upcast
 from common.config import build
 from common.data.module import ImageData
 from common.data.records import Records, Sample
@@ -318,13 +318,8 @@ class GANCLS(Exported):
     @torch.no_grad()
     def infer(self, z: Tensor, t: Tensor, v: Tensor | None = None) -> Tensor:
         """G(z, t, v) as inference runs it: by running statistics."""
-        net = self.serving
-        was_training = net.training
-        net.eval()
-        try:
+        with in_mode(self.serving, False) as net:
             return upcast(net(z, t, v))
-        finally:
-            net.train(was_training)
 
     def fixed_noise(self, ids: Tensor, seed: int = 0) -> Tensor:
         """z of images that are numbered: B int64 -> B,Z on this module's device, whatever the batch."""

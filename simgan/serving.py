@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from common.blocks import upcast
+from common.blocks import in_mode, upcast
 from common.data.module import ImageData
 from common.data.records import Records, Sample
 from common.data.sentences import sentence_table
@@ -106,14 +106,9 @@ class Editor(Exported):
     @torch.no_grad()
     def serve(self, net: nn.Module, use: Callable[[nn.Module], Tensor]) -> Tensor:
         """Uses a generator as `batch_norm.eval` says: by running statistics or by the batch's, the former untouched."""
-        was_training = net.training
         by_batch = self.batch_norm["eval"] == "batch"
-        net.train(by_batch)
-        try:
-            with still_statistics(net) if by_batch else nullcontext():
-                return upcast(use(net))
-        finally:
-            net.train(was_training)
+        with in_mode(net, by_batch), still_statistics(net) if by_batch else nullcontext():
+            return upcast(use(net))
 
     def evaluation_set(self, data: ImageData, options: Mapping[str, Any]) -> EvaluationSet:
         return edits(data, options)
