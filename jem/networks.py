@@ -69,7 +69,7 @@ class CodeMaps(nn.Module):
     def __init__(self, *, code: int, width: int, channels: Sequence[int], grid: int) -> None:
         """code: F. width: of e_g. channels: of the map of each stage. grid: g; 1 = the same everywhere."""
         super().__init__()
-        self.grid, self.width = grid, width
+        self.grid = grid
         self.embed = projection(code, width)
         self.to_maps = nn.ModuleList(nn.Linear(width, count * grid**2) for count in channels)
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
@@ -90,7 +90,6 @@ class FeatureMaps(nn.Module):
 
     def __init__(self, *, code: int, width: int, channels: Sequence[int]) -> None:
         super().__init__()
-        self.width = width
         self.embed = nn.Sequential(nn.Conv2d(code, width, 1), nn.LeakyReLU(0.2))
         self.to_maps = nn.ModuleList(nn.Conv2d(width, count, 1) for count in channels)
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
@@ -192,7 +191,32 @@ class Generator(nn.Module):
         return torch.tanh(h)
 
 
-class Discriminator(nn.Module):
+class TrunkAndHead(nn.Module):
+    """What every discriminator here does: looks at the image alone (`trunk`), then joins the conditions in (`head`)."""
+
+    def __init__(self, *, unit: bool) -> None:
+        """unit: the first convolution sees images, and its padding, in [0, 1], as [P]'s does."""
+        super().__init__()
+        self.unit = unit
+
+    def look(self, x: Tensor) -> Tensor:
+        """`trunk` of an image in the range that the first convolution sees."""
+        raise NotImplementedError
+
+    def head(self, h: Tensor, t: Tensor) -> Tensor:
+        """-> B logits."""
+        raise NotImplementedError
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """What D makes of the image alone: B,3,S,S -> B,C,S/16,S/16."""
+        return self.look((x + 1) / 2 if self.unit else x)
+
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """x and what `head` takes -> B logits."""
+        return self.head(self.trunk(x), *conditions)
+
+
+class Discriminator(TrunkAndHead):
     """D(x, t): four convolutions of the image (`trunk`), then the sentence joins in (`head`), which is [P]'s."""
 
     def __init__(
@@ -206,12 +230,8 @@ class Discriminator(nn.Module):
         unit: bool = False,
         guide_width: int = 0,
     ) -> None:
-        """ndf: channels of the first map. kernel: 5 = [P], 4 = [R]. guide_width: of what a subclass adds to `joint`.
-
-        unit: the first convolution sees images, and its padding, in [0, 1], as [P]'s does.
-        """
-        super().__init__()
-        self.unit = unit
+        """ndf: channels of the first map. kernel: 5 = [P], 4 = [R]. guide_width: of what a subclass adds to `joint`."""
+        super().__init__(unit=unit)
         choose("model.discriminator.kernel", kernel, KERNELS)
         widths = {"ndf": ndf, "text_width": text_width}
         check_ranges("model.discriminator", widths, dict.fromkeys(widths, "int [1, inf)"))
@@ -224,9 +244,8 @@ class Discriminator(nn.Module):
         self.last = nn.Linear(channels[3] * start_of(image_size) ** 2, 1)
         initialise_as_tensorflow(self)
 
-    def trunk(self, x: Tensor) -> Tensor:
-        """What D makes of the image alone: B,3,S,S -> B,C,S/16,S/16."""
-        h = F.leaky_relu(self.convs[0]((x + 1) / 2 if self.unit else x), 0.2)
+    def look(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(self.convs[0](x), 0.2)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
             h = F.leaky_relu(norm(conv(h)), 0.2)
         return h
@@ -239,10 +258,6 @@ class Discriminator(nn.Module):
         """The vectors at every position beside the map -> B logits."""
         seen = torch.cat([h, *(tiled(vector, h) for vector in vectors)], 1)
         return self.last(F.leaky_relu(self.joint_norm(self.joint(seen)), 0.2).flatten(1)).squeeze(1)
-
-    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
-        """x and what `head` takes -> B logits."""
-        return self.head(self.trunk(x), *conditions)
 
 
 class GuidedDiscriminator(Discriminator):

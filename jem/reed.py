@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.blocks import initialise
 from common.errors import UserError, check_ranges
-from jem.networks import projection, tiled
+from jem.networks import TrunkAndHead, projection, tiled
 
 SIDE = 64  # of their images
 
@@ -117,7 +117,7 @@ class ReedGenerator(nn.Module):
         return self.layers(torch.cat([z, self.text(t)], 1)[:, :, None, None])
 
 
-class ReedDiscriminator(nn.Module):
+class ReedDiscriminator(TrunkAndHead):
     """D(x, t) of [R], 4,030,080 parameters. Its third and fourth convolution have BN and no activation behind them."""
 
     def __init__(
@@ -131,10 +131,9 @@ class ReedDiscriminator(nn.Module):
         unit: bool = False,
         conv_bias: bool = False,
     ) -> None:
-        """ndf: channels of the first map. unit: see `networks.Discriminator`. conv_bias: see `ReedGenerator`."""
-        super().__init__()
+        """ndf: channels of the first map. conv_bias: see `ReedGenerator`."""
+        super().__init__(unit=unit)
         check_sizes("discriminator", image_size, kernel, ndf=ndf, text_width=text_width)
-        self.unit = unit
 
         def down(inputs: int, outputs: int) -> nn.Module:
             return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=conv_bias)
@@ -160,17 +159,12 @@ class ReedDiscriminator(nn.Module):
         )
         initialise_as_torch(self)
 
-    def trunk(self, x: Tensor) -> Tensor:
-        """What D makes of the image alone: B,3,64,64 -> B,C,4,4."""
-        return self.convs((x + 1) / 2 if self.unit else x)
+    def look(self, x: Tensor) -> Tensor:
+        return self.convs(x)
 
     def head(self, h: Tensor, t: Tensor) -> Tensor:
         """-> B logits."""
         return self.joint(torch.cat([h, tiled(self.text(t), h)], 1)).flatten()
-
-    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
-        """x and what `head` takes -> B logits."""
-        return self.head(self.trunk(x), *conditions)
 
 
 # ---- the port, whose names are kept
@@ -210,7 +204,7 @@ class PortGenerator(nn.Module):
         return self.netG(torch.cat([self.projection(t), z], 1)[:, :, None, None])
 
 
-class PortDiscriminator(nn.Module):
+class PortDiscriminator(TrunkAndHead):
     """D(x, t) of aelnouby's port, as logits: it ends in their sigmoid there."""
 
     def __init__(
@@ -225,9 +219,8 @@ class PortDiscriminator(nn.Module):
         conv_bias: bool = False,
     ) -> None:
         """As `ReedDiscriminator`."""
-        super().__init__()
+        super().__init__(unit=unit)
         check_sizes("discriminator", image_size, kernel, ndf=ndf, text_width=text_width)
-        self.unit = unit
         layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, 2, 1, bias=conv_bias), nn.LeakyReLU(0.2)]
         for inputs, outputs in pairwise((ndf, 2 * ndf, 4 * ndf, 8 * ndf)):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=conv_bias), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
@@ -236,14 +229,9 @@ class PortDiscriminator(nn.Module):
         self.netD_2 = nn.Sequential(nn.Conv2d(8 * ndf + text_width, 1, 4, bias=conv_bias))
         initialise_as_torch(self)
 
-    def trunk(self, x: Tensor) -> Tensor:
-        """As `ReedDiscriminator`."""
-        return self.netD_1((x + 1) / 2 if self.unit else x)
+    def look(self, x: Tensor) -> Tensor:
+        return self.netD_1(x)
 
     def head(self, h: Tensor, t: Tensor) -> Tensor:
         """-> B logits."""
         return self.netD_2(torch.cat([h, tiled(self.projector["projection"](t), h)], 1)).flatten()
-
-    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
-        """x and what `head` takes -> B logits."""
-        return self.head(self.trunk(x), *conditions)
