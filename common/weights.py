@@ -91,6 +91,30 @@ def find_weights(known: str, explicit: str | Path | None = None) -> Path | None:
     return next((path for name in names if (path := hub_folder() / name).is_file()), None)
 
 
+def require_weights(known: str, explicit: str | Path | None, use: str, remedy: str) -> Path:
+    """`find_weights`, and a UserError where neither is there. use: what for, such as "prepare=poses looks through"."""
+    found = find_weights(known, explicit)
+    if found is None:
+        file = KNOWN_FILES[known]
+        raise UserError(f"{use} torchvision's {file.title} and there is no {hub_folder() / file.name}: {remedy}.")
+    return found
+
+
+def load_known(net: Net, state: Mapping[str, Any], known: str, path: str | Path) -> Net:
+    """A network of torchvision's with the weights of one of KNOWN_FILES: it reads the names of older files itself.
+
+    UserError for a file of anything else.
+    """
+    file = KNOWN_FILES[known]
+    if is_state(state):
+        try:
+            net.load_state_dict(state)
+            return net
+        except RuntimeError:
+            pass
+    raise UserError(f"{path} holds no weights of {file.title}: give torchvision's {file.name}.")
+
+
 # ---- reading
 
 

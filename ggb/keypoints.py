@@ -24,7 +24,7 @@ from common.data.store import unreadable
 from common.errors import UserError
 from common.files import UNREADABLE, file_hash, open_image, whole, write_whole
 from common.tasks.job import Job
-from common.weights import KNOWN_FILES, find_weights, hub_folder, read_state
+from common.weights import KNOWN_FILES, load_known, read_state, require_weights
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +98,8 @@ def read_photo(path: Path, framing: str = "") -> Tensor:
 
 def weights_file(path: str | None) -> Path:
     """The file given, or torchvision's own in torch.hub's folder. UserError where neither is there."""
-    found = find_weights("keypoint_rcnn", path)
-    if found is None:
-        raise UserError(
-            f"prepare=poses looks through torchvision's key-point R-CNN and there is no {hub_folder() / WEIGHTS_FILE}: "
-            f"download {WEIGHTS_FILE} and give prepare.weights=FILE."
-        )
-    return found
+    remedy = f"download {WEIGHTS_FILE} and give prepare.weights=FILE"
+    return require_weights("keypoint_rcnn", path, "prepare=poses looks through", remedy)
 
 
 def load_network(path: Path, min_size: int) -> nn.Module:
@@ -113,11 +108,7 @@ def load_network(path: Path, min_size: int) -> nn.Module:
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = 0.0  # the weights of COCO were made with statistics that were frozen so
-    try:
-        net.load_state_dict(read_state(path))  # torchvision itself reads the names of older files
-    except RuntimeError:
-        raise UserError(f"{path} holds no weights of key-point R-CNN: give torchvision's {WEIGHTS_FILE}.") from None
-    return net.eval()
+    return load_known(net, read_state(path), "keypoint_rcnn", path).eval()
 
 
 @torch.no_grad()

@@ -28,11 +28,11 @@ from common.weights import (
     check_export,
     check_parts,
     fill,
-    find_weights,
-    hub_folder,
     is_state,
+    load_known,
     on_cpu,
     read_weights,
+    require_weights,
 )
 from jem.views import components, overlap, stacked
 
@@ -42,6 +42,7 @@ COCO_CLASSES = 91
 PLANTS = (64, 86)  # of COCO: potted plant, vase
 CUT = 0.5  # of a soft mask: torchvision's
 WEIGHTS_FILE = KNOWN_FILES["mask_rcnn"].name
+INSTEAD = "take the data set's masks with prepare.source=official"
 PARTS: Mapping[str, Any] = {"data": str, "classes": int, "min_size": int, "iou": float, "state_dict": is_state}
 
 
@@ -67,29 +68,13 @@ def with_classes(net: MaskRCNN, classes: int) -> MaskRCNN:
 
 def load_coco(path: str | Path) -> MaskRCNN:
     """torchvision's maskrcnn_resnet50_fpn_coco file, also under the names of its older versions."""
-    return _loaded(mask_rcnn(COCO_CLASSES), read_weights(path), path)
-
-
-def _loaded(net: MaskRCNN, state: Mapping[str, Any], path: str | Path) -> MaskRCNN:
-    if not is_state(state):
-        raise UserError(f"{path} holds no weights of Mask R-CNN: give torchvision's {WEIGHTS_FILE}.")
-    try:
-        net.load_state_dict(state)  # torchvision itself reads the names of older files
-    except RuntimeError:
-        raise UserError(f"{path} holds no weights of Mask R-CNN: give torchvision's {WEIGHTS_FILE}.") from None
-    return net
+    return load_known(mask_rcnn(COCO_CLASSES), read_weights(path), "mask_rcnn", path)
 
 
 def segmenter_file(path: str | None) -> Path:
     """The file given, or torchvision's own in torch.hub's folder. UserError where neither is there."""
-    found = find_weights("mask_rcnn", path)
-    if found is None:
-        raise UserError(
-            f"prepare.source=maskrcnn looks through torchvision's Mask R-CNN and there is no "
-            f"{hub_folder() / WEIGHTS_FILE}: download {WEIGHTS_FILE} and give prepare.segmenter=FILE, or take the data "
-            "set's masks with prepare.source=official."
-        )
-    return found
+    remedy = f"download {WEIGHTS_FILE} and give prepare.segmenter=FILE, or {INSTEAD}"
+    return require_weights("mask_rcnn", path, "prepare.source=maskrcnn looks through", remedy)
 
 
 class Segmenter(Frozen):
@@ -119,7 +104,8 @@ def load_segmenter(path: str | Path, least_score: float, most_instances: int) ->
         with torch.device("meta"):
             net = mask_rcnn(content["classes"], content["min_size"])
         return Segmenter(fill(net, content["state_dict"], path), Path(path), least_score, most_instances)
-    return Segmenter(_loaded(mask_rcnn(COCO_CLASSES), content, path), Path(path), least_score, most_instances)
+    net = load_known(mask_rcnn(COCO_CLASSES), content, "mask_rcnn", path)
+    return Segmenter(net, Path(path), least_score, most_instances)
 
 
 def instances_of(found: Mapping[str, Tensor], least_score: float, most: int) -> np.ndarray:
@@ -183,12 +169,8 @@ class MaskRCNNTuning(Artifact):
             )
         if stage != "fit" or self.start == "scratch" or self.images_seen:
             return
-        found = find_weights("mask_rcnn", self.start)
-        if found is None:
-            raise UserError(
-                f"model=segmenter fine-tunes torchvision's Mask R-CNN and there is no {hub_folder() / WEIGHTS_FILE}: "
-                "give model.weights=FILE, or take the data set's masks with prepare.source=official."
-            )
+        remedy = f"give model.weights=FILE, or {INSTEAD}"
+        found = require_weights("mask_rcnn", self.start, "model=segmenter fine-tunes", remedy)
         state = load_coco(found).state_dict()
         mine = self.net.state_dict()
         self.net.load_state_dict(mine | {k: v for k, v in state.items() if v.shape == mine[k].shape})
