@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from common.config import as_list
 from common.data.module import ImageData
+from common.data.readers.masks import BLUE
 from common.errors import UserError
 from common.metrics.functions import from_uint8
 from common.pictures import FONT, INK, Images, Request, Sheet, find_images, first_images, pixels
@@ -47,7 +49,7 @@ def recoloured(model: JEM, data: ImageData, request: Request) -> Sheet:
     images, _, _ = guides(model, data, request)
     x = photos(model, data, images)
     mask = pixels(images, data, "mask").to(x.device)
-    blue = torch.tensor([-1.0, -1.0, 254 / 127.5 - 1], device=x.device).view(3, 1, 1)
+    blue = from_uint8(torch.tensor(BLUE, device=x.device)).view(3, 1, 1)
     columns = {
         "photo": x,
         "segmim": torch.where(mask > 0, x, blue),
@@ -58,16 +60,15 @@ def recoloured(model: JEM, data: ImageData, request: Request) -> Sheet:
 
 def compare(model: GANCLS, data: ImageData, request: Request) -> Sheet:
     """Fig. 4, 7 and 8: photos, what each other model (pictures.other) and this one make of their sentences, n each."""
+    words, n = asked(data, request), max(request.settings["each"], 1)
     images, texts, v = conditions(model, data, request)
     columns: dict[str, Tensor] = {"photo": photos(model, data, images)}
-    others = request.settings["other"]
-    for path in others if isinstance(others, list) else [others] if others else []:
-        other = load(path, model, data)
-        columns |= several(other, Path(path).stem, texts, guides_of(other, images, data), request)
-    columns |= several(model, type(model).__name__, texts, v, request)
-    side = max(column.shape[-1] for column in columns.values())
-    shown = {name: F.interpolate(column, (side, side), mode="nearest") for name, column in columns.items()}
-    return Sheet(shown, texts, told(images, texts))
+    for path in as_list(request.settings["other"]):
+        other = load(path, model)
+        theirs = guides_of(other, words, data)[1]
+        columns |= other.pictures(Path(path).stem, other.encode(texts), theirs, n, request.seed)
+    columns |= model.pictures(type(model).__name__, model.encode(texts), v, n, request.seed)
+    return Sheet(columns, texts, told(images, texts))
 
 
 def follow(model: JEM, data: ImageData, request: Request) -> Sheet:
@@ -81,22 +82,17 @@ def follow(model: JEM, data: ImageData, request: Request) -> Sheet:
     columns = {
         "photo": photos(model, data, images),
         "view": views(model, data, images),
-        "picture": model.infer(noise(model, 0, request, len(v)), model.encode(texts), v),
+        "picture": model.infer(model.one_noise(len(v), request.seed), model.encode(texts), v),
         "nearest guide": pixels(Images([data.records.keys[row] for row in nearest], nearest), data).to(v.device),
     }
-    side = model.image_size
-    return Sheet(
-        {name: F.interpolate(column, (side, side), mode="area") for name, column in columns.items()},
-        texts,
-        told(images, texts),
-    )
+    return Sheet(columns, texts, told(images, texts))
 
 
 def guided(model: JEM, data: ImageData, request: Request) -> Sheet:
     """Every guide with every sentence: a column for each guide, a row for each sentence, one noise for all."""
     images, v, _ = guides(model, data, request)
     texts = list(request.texts) or own_texts(data, images, 4)
-    t, z = model.encode(texts), noise(model, 0, request, len(v))
+    t, z = model.encode(texts), model.one_noise(len(v), request.seed)
     rows = [photos(model, data, images), *(model.infer(z, one.expand(len(v), -1), v) for one in t)]
     columns = {f"guide {k}": column for k, column in enumerate(torch.stack(rows, 1), 1)}
     return Sheet(columns, ["the guides", *texts], told(images, texts))
@@ -105,9 +101,8 @@ def guided(model: JEM, data: ImageData, request: Request) -> Sheet:
 def diversity(model: GANCLS, data: ImageData, request: Request) -> Sheet:
     """One sentence, and one guide, and n draws of noise."""
     images, texts, v = conditions(model, data, request)
-    return Sheet(
-        {"photo": photos(model, data, images)} | several(model, "noise", texts, v, request), texts, told(images, texts)
-    )
+    drawn = model.pictures("noise", model.encode(texts), v, max(request.settings["each"], 1), request.seed)
+    return Sheet({"photo": photos(model, data, images), **drawn}, texts, told(images, texts))
 
 
 def flips(model: JEM, data: ImageData, request: Request) -> Sheet:
@@ -116,7 +111,7 @@ def flips(model: JEM, data: ImageData, request: Request) -> Sheet:
     rows = torch.tensor([row for row in images.rows if row is not None], device=model.device)
     if not images.known:
         raise UserError("figure=flips mirrors guides of test images: give images=[KEY,...] of these.")
-    z, t = noise(model, 0, request, len(texts)), model.encode(texts)
+    z, t = model.one_noise(len(texts), request.seed), model.encode(texts)
     mirrored = model.infer(z, t, model.look_up_guide(rows, torch.ones_like(rows, dtype=torch.bool)))
     columns = {"photo": photos(model, data, images), "picture": model.infer(z, t, v), "guide mirrored": mirrored}
     return Sheet(columns | {"mirrored back": mirrored.flip(3)}, texts, told(images, texts))
@@ -127,7 +122,7 @@ def interp(model: GANCLS, data: ImageData, request: Request) -> Sheet:
     images, texts, v = conditions(model, data, request)
     if len(texts) < 2:
         raise UserError("figure=interp goes from one to another: name two images or texts, or give n=2 or more.")
-    t, z = model.encode(texts), noise(model, 0, request, len(texts) - 1)
+    t, z = model.encode(texts), model.one_noise(len(texts) - 1, request.seed)
     by_text = request.settings["between"] == "text" or v is None
     columns: dict[str, Tensor] = {}
     for alpha in torch.linspace(0, 1, request.steps).tolist():
@@ -140,10 +135,9 @@ def interp(model: GANCLS, data: ImageData, request: Request) -> Sheet:
 
 def curve(model: GANCLS, data: ImageData, request: Request) -> Sheet:
     """Table 1: FID over the epochs on training and test images, each with its E*; and of other models."""
-    others = request.settings["other"]
     curves = {type(model).__name__: model.curve}
-    for path in others if isinstance(others, list) else [others] if others else []:
-        curves[Path(path).stem] = read_weights(path).get("curve", [])
+    for path in as_list(request.settings["other"]):
+        curves[Path(path).stem] = read_weights(path, mapped=True).get("curve", [])
     if not any(curves.values()):
         raise UserError("this model was trained without looks at its curve: train it with model.monitor.every=10.")
     splits = ("train", "test")
@@ -206,17 +200,26 @@ def guides(model: JEM, data: ImageData, request: Request) -> tuple[Images, Tenso
     return model.read_photos(list(request.images) or first_images(data, request.n).names, data)
 
 
+def asked(data: ImageData, request: Request) -> list[str]:
+    """The user's images as they are named, or one for each text, and `n` at least, of the test images."""
+    return list(request.images) or first_images(data, max(request.n, len(request.texts))).names
+
+
 def conditions(model: GANCLS, data: ImageData, request: Request) -> tuple[Images, list[str], Tensor | None]:
     """Images, a sentence for each, and their guides where the model has such."""
-    names = list(request.images) or first_images(data, max(request.n, len(request.texts))).names
+    names = asked(data, request)
     if len(request.texts) not in (0, 1, len(names)):
         raise UserError(f"there are {len(names)} images and {len(request.texts)} texts: give one, or as many of both.")
-    if isinstance(model, JEM):
-        images, v, _ = model.read_photos(names, data)
-    else:
-        images, v = find_images(names, data), None
+    images, v = guides_of(model, names, data)
     texts = list(request.texts) * (len(names) if len(request.texts) == 1 else 1) or own_texts(data, images, len(names))
     return images, texts, v
+
+
+def guides_of(model: GANCLS, words: list[str], data: ImageData) -> tuple[Images, Tensor | None]:
+    """Images as a user names them, and their guides where the model has such."""
+    if isinstance(model, JEM):
+        return model.read_photos(words, data)[:2]
+    return find_images([word.partition("::")[0] for word in words], data), None
 
 
 def own_texts(data: ImageData, images: Images, count: int) -> list[str]:
@@ -225,33 +228,15 @@ def own_texts(data: ImageData, images: Images, count: int) -> list[str]:
     return [data.records.captions[row][0] for row in images.rows[:count] if row is not None]
 
 
-def guides_of(model: GANCLS, images: Images, data: ImageData) -> Tensor | None:
-    return model.read_photos(images.names, data)[1] if isinstance(model, JEM) else None
-
-
-def load(path: str, model: GANCLS, data: ImageData) -> GANCLS:
+def load(path: str, model: GANCLS) -> GANCLS:
     """Another exported model, with the sentence vectors and the guides that its settings ask for."""
-    kind = read_weights(path).get("kind")
+    kind = read_weights(path, mapped=True).get("kind")
     if kind not in MODELS:
         raise UserError(f"{path} is of {kind}, not of {' or '.join(MODELS)}: give an exported file of these.")
     other = MODELS[kind].load(path).to(model.device)
     if isinstance(other, JEM) and isinstance(model, JEM) and other.guide == model.guide:
         other.codes, other.guidance = model.codes, model.guidance
     return other
-
-
-def several(model: GANCLS, name: str, texts: list[str], v: Tensor | None, request: Request) -> dict[str, Tensor]:
-    """n pictures of each sentence, the k-th of all with one noise."""
-    t = model.encode(texts)
-    return {
-        f"{name} {k + 1}": model.infer(noise(model, k, request, len(t)), t, v)
-        for k in range(max(request.settings["each"], 1))
-    }
-
-
-def noise(model: GANCLS, k: int, request: Request, count: int) -> Tensor:
-    """The k-th draw, the same for all: count,Z."""
-    return model.fixed_noise(torch.tensor([k]), request.seed).expand(count, -1)
 
 
 def photos(model: GANCLS, data: ImageData, images: Images) -> Tensor:

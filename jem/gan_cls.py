@@ -325,6 +325,14 @@ class GANCLS(Exported):
         """z of images that are numbered: B int64 -> B,Z on this module's device, whatever the batch."""
         return self.shaped(paired_noise(ids, self.generator.z_dim, seed=seed).to(self.device))
 
+    def pictures(self, name: str, t: Tensor, v: Tensor | None, n: int, seed: int) -> dict[str, Tensor]:
+        """n pictures of each condition, the k-th of all with one noise: "<name> k" -> B,3,S,S."""
+        return {f"{name} {k + 1}": self.infer(self.one_noise(len(t), seed, k), t, v) for k in range(n)}
+
+    def one_noise(self, count: int, seed: int, k: int = 0) -> Tensor:
+        """The k-th draw of a seed, the same for all: count,Z."""
+        return self.fixed_noise(torch.tensor([k]), seed).expand(count, -1)
+
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Tensor:
         """x-hat for each image's own sentence; noise from the pair's id, else from `generator`, else from the row."""
         t = self.normed(self.look_up(batch["row"], batch["caption"]))
@@ -350,10 +358,7 @@ class GANCLS(Exported):
         if not request.texts:
             raise UserError(f"model={self.KIND} draws sentences: give text='this flower has red petals'.")
         unknown, t = self.unknown_words(request.texts), self.encode(list(request.texts))
-        columns = {}
-        for k in range(request.n):
-            z = self.fixed_noise(torch.full((1,), k), request.seed).expand(len(t), -1)
-            columns[f"picture {k + 1}"] = self.infer(z, t)
+        columns = self.pictures("picture", t, None, request.n, request.seed)
         rows = [{"text": text} for text in request.texts]
         return Sheet(columns, list(request.texts), {"unknown": unknown, "rows": rows}, generated=list(columns))
 

@@ -211,15 +211,10 @@ class JEM(GANCLS):
         images, v, notes = self.read_photos(request.images, data)
         t, v = self.encode(list(request.texts))[text], v[image]
         photos = pixels(images, data)[image]
-        columns: dict[str, Tensor] = {"guide": photos}
-        drawn = []
-        for k in range(request.n):
-            z = self.fixed_noise(torch.full((1,), k), request.seed).expand(len(t), -1)
-            drawn.append(f"picture {k + 1}")
-            columns[drawn[-1]] = self.infer(z, t, v)
+        drawn = self.pictures("picture", t, v, request.n, request.seed)
         rows = [{"image": images.names[i], "text": request.texts[k]} for i, k in zip(image, text, strict=True)]
         facts = {"unknown": unknown, "rows": rows, "notes": notes}
-        return Sheet(columns, [row["text"] for row in rows], facts, generated=drawn)
+        return Sheet({"guide": photos, **drawn}, [row["text"] for row in rows], facts, generated=list(drawn))
 
     def grid(self, batch: Sample) -> dict[str, Tensor]:
         """Columns of the picture of progress: x, its sentence drawn twice, and once after the mirrored guide."""

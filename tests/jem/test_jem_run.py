@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from jem.model import JEM
 from tests.worlds.layouts import make_oxford102
 from tests.worlds.tiny import call
 
@@ -106,6 +107,24 @@ def test_each_figure_is_drawn(world: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     )
     assert call(monkeypatch, asked) == 0
     assert Image.open(tmp_path / "f.png").size[0] > 32
+
+
+def test_other_models_are_compared_by_the_same_masks(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not (world / "runs" / "jem-oxford102").exists():
+        assert call(monkeypatch, jem(world, "evaluate=false", name="drawn")) == 0
+    export = next((world / "runs" / "jem-oxford102").glob("*/jem_oxford102.pt"))
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(tmp_path / "p.png")
+    Image.fromarray(np.pad(np.ones((20, 40), np.uint8), 15)).save(tmp_path / "m.png")
+    named = f"{tmp_path / 'p.png'}::{tmp_path / 'm.png'}"
+    read, asked = JEM.read_photos, []
+    monkeypatch.setattr(
+        JEM, "read_photos", lambda self, words, data: asked.append(list(words)) or read(self, words, data)
+    )
+    line = jem(world, f"task=figure figure=compare checkpoint={export} pictures.other={export}", f"images=[{named}]")
+    assert call(monkeypatch, [*line, "texts=[a red crown]", f"output={tmp_path / 'f.png'}"]) == 0
+    assert asked == [[named]] * 2  # by this model and by the other
 
 
 @pytest.mark.parametrize(
