@@ -112,7 +112,7 @@ def flips(model: JEM, data: ImageData, request: Request) -> Sheet:
     if not images.known:
         raise UserError("figure=flips mirrors guides of test images: give images=[KEY,...] of these.")
     z, t = model.one_noise(len(texts), request.seed), model.encode(texts)
-    mirrored = model.infer(z, t, model.look_up_guide(rows, torch.ones_like(rows, dtype=torch.bool)))
+    mirrored = model.infer(z, t, model.look_up_guide(rows, True))
     columns = {"photo": photos(model, data, images), "picture": model.infer(z, t, v), "guide mirrored": mirrored}
     return Sheet(columns | {"mirrored back": mirrored.flip(3)}, texts, told(images, texts))
 

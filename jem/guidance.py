@@ -254,11 +254,6 @@ class Guidance(NamedTuple):
     )
     fallbacks: dict[str, int]  # reason -> photos
 
-    def codes(self, rows: Tensor, flip: Tensor | None = None) -> Tensor:
-        """B,... float32. flip: B bool, whose code is that of the mirrored view."""
-        side = torch.zeros_like(rows) if flip is None else flip.to(rows)
-        return self.features[rows.cpu(), side.cpu()].float()
-
 
 def read_guidance(path: str | Path, records: Records, **expected: Any) -> Guidance:
     """The file of prepare=guidance. UserError for another file, for guides of other photos, and where a setting is not

@@ -37,7 +37,7 @@ from common.metrics.functions import (
     to_uint8,
     usual_subset,
 )
-from jem.convergence import area_under, convergence_epoch
+from jem.convergence import Convergence, area_under, convergence_epoch
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,8 @@ class Measures:
         again = self.model.fixed_noise(batch["pair"][first], 1)
         self.keep("noise_change", l1(shown, unit(self.model.infer(again, t, v))))
         if self.guided:
-            mirrored = self.model.look_up_guide(rows, torch.ones_like(rows, dtype=torch.bool))
-            self.keep("flip_gain", flip_gain(shown, unit(self.model.infer(z, t, mirrored))))
+            mirrored = self.model.infer(z, t, self.model.look_up_guide(rows, True))
+            self.keep("flip_gain", flip_gain(shown, unit(mirrored)))
 
     def keep(self, name: str, values: Tensor) -> None:
         self.changes[name].append(values.detach().cpu())
@@ -188,16 +188,18 @@ class Measures:
     def of_curve(self) -> Numbers:
         """Table 1, of the model's own curve: E* of FID on training and on test images."""
         numbers: Numbers = {}
-        for split in ("train", "test"):
-            epochs, values = points(self.model.curve, f"fid_{split}")
-            if epochs:
-                found = convergence_epoch(epochs, values)
-                told = found.status == "converged" and len(epochs) >= FEWEST
-                numbers[f"convergence_epoch_{split}"] = found.epoch if told else None
-                numbers[f"best_epoch_{split}"] = found.best_epoch
-                numbers[f"final_level_{split}"] = found.final
-                numbers[f"curve_area_{split}"] = area_under(epochs, values)
+        for split, (epochs, values, found) in self.curves().items():
+            told = found.status == "converged" and len(epochs) >= FEWEST
+            numbers[f"convergence_epoch_{split}"] = found.epoch if told else None
+            numbers[f"best_epoch_{split}"] = found.best_epoch
+            numbers[f"final_level_{split}"] = found.final
+            numbers[f"curve_area_{split}"] = area_under(epochs, values)
         return numbers
+
+    def curves(self) -> dict[str, tuple[list[float], list[float], Convergence]]:
+        """Epochs, FID and what they say, on training and on test images, where the monitor looked."""
+        found = {split: points(self.model.curve, f"fid_{split}") for split in ("train", "test")}
+        return {split: (*line, convergence_epoch(*line)) for split, line in found.items() if line[0]}
 
     def protocol(self) -> dict[str, Any]:
         told: dict[str, Any] = {"guides": "own, other of its class, shuffled" if self.guided else "none"}
@@ -205,14 +207,13 @@ class Measures:
         why = {}
         if self.guided and self.passes == 1:
             why["guide_r1_shuffled, guide_r5_shuffled"] = "one picture of each test image: give metrics.images"
-        for split in ("train", "test"):
-            epochs, values = points(self.model.curve, f"fid_{split}")
-            if epochs:
-                told[f"curve_{split}"] = status = convergence_epoch(epochs, values).status
-                why[f"best_epoch_{split}"] = "told of runs that got worse again"
-                why[f"convergence_epoch_{split}"] = f"the run has {status.replace('_', ' ')}"
-                if len(epochs) < FEWEST:
-                    why[f"convergence_epoch_{split}"] = f"{len(epochs)} looks are no curve, {FEWEST} are wanted"
+        for split, (epochs, _, found) in self.curves().items():
+            told[f"curve_{split}"] = found.status
+            few = f"{len(epochs)} looks are no curve, {FEWEST} are wanted"
+            why[f"best_epoch_{split}"] = "told of runs that got worse again"
+            why[f"convergence_epoch_{split}"] = (
+                few if len(epochs) < FEWEST else f"the run has {found.status.replace('_', ' ')}"
+            )
         return told | ({"not_measured": why} if why else {})
 
 

@@ -135,11 +135,10 @@ class JEM(GANCLS):
         of unit root mean square. B,... -> alike."""
         return rms(upcast(codes) - self.mean.to(codes.device) if self.guide["center"] else codes)
 
-    def look_up_guide(self, row: Tensor, mirrored: Tensor | None = None) -> Tensor:
-        """v of photos, or of their mirror images: B int64, B bool -> B,..."""
+    def look_up_guide(self, row: Tensor, mirrored: Tensor | bool = False) -> Tensor:
+        """v of photos, or of the mirror images of all or some: B int64, B bool -> B,..."""
         assert self.codes is not None, "read_guides(records) comes first"
-        side = torch.zeros_like(row) if mirrored is None else mirrored.long()
-        return upcast(self.codes[row, side])
+        return upcast(self.codes[row, torch.as_tensor(mirrored, device=row.device).long().expand(len(row))])
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -148,8 +147,7 @@ class JEM(GANCLS):
 
     def guides(self, batch: Sample) -> tuple[Tensor | None, Tensor | None]:
         """v is mirrored where x is. v-bar: of another training photo, of whatever class, mirrored or not."""
-        flip = batch.get("flip")
-        v = self.look_up_guide(batch["row"], flip)
+        v = self.look_up_guide(batch["row"], batch.get("flip", False))
         if self.guide["shuffle"]:  # the control: guides of other photos of the batch say nothing of x
             v = v[torch.randperm(len(v), device=v.device)]
         if self.loss["d"].get("guide") is None:
@@ -157,7 +155,7 @@ class JEM(GANCLS):
         pick = torch.randint(len(self.training_rows) - 1, (len(v),), device=v.device)
         other = self.training_rows[pick]
         other = torch.where(other == batch["row"], self.training_rows[-1], other)  # uniform over all but the own
-        return v, self.look_up_guide(other, torch.rand(len(v), device=v.device) < 0.5 if flip is not None else None)
+        return v, self.look_up_guide(other, "flip" in batch and torch.rand(len(v), device=v.device) < 0.5)
 
     def conditions(self, t: Tensor, v: Tensor | None) -> tuple[Tensor, ...]:
         """The sentence alone, and with `discriminator.guide_width` the guide too."""
@@ -220,8 +218,8 @@ class JEM(GANCLS):
         """Columns of the picture of progress: x, its sentence drawn twice, and once after the mirrored guide."""
         z = self.fixed_noise(batch["row"])
         t = self.normed(self.look_up(batch["row"], batch["caption"]))
-        mirrored = self.look_up_guide(batch["row"], torch.ones_like(batch["row"], dtype=torch.bool))
-        return super().grid(batch) | {"x-hat, guide mirrored": self.infer(z, t, mirrored)}
+        mirrored = self.infer(z, t, self.look_up_guide(batch["row"], True))
+        return super().grid(batch) | {"x-hat, guide mirrored": mirrored}
 
     # ---- files: what a user's own photo has to go through is named, not carried along
 

@@ -77,9 +77,8 @@ class Obedient:
         self.photos = (drawn(count, 3, 8, 8, seed=3) / 3).clamp(-0.8, 0.8)
         self.curve: list[dict[str, float]] = []
 
-    def look_up_guide(self, row: Tensor, mirrored: Tensor | None = None) -> Tensor:
-        x = self.photos[row]
-        return x if mirrored is None else torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
+    def look_up_guide(self, row: Tensor, mirrored: bool = False) -> Tensor:
+        return self.photos[row].flip(3) if mirrored else self.photos[row]
 
     def guide_of(self, batch: Any) -> Tensor:
         return self.look_up_guide(batch["row"])
