@@ -56,6 +56,12 @@ def tapped(net: nn.Module, arch: str, layer: str) -> nn.Sequential:
     return features[: CONV5[arch.removesuffix("_tiny")]]
 
 
+def code_shape(arch: str, layer: str, side: int) -> tuple[int, ...]:
+    """F, or C,S',S': the shape of a code of a view of this side."""
+    with torch.device("meta"):  # without the work
+        return tuple(tapped(build_classifier(arch, 2).eval(), arch, layer)(torch.zeros(1, 3, side, side)).shape[1:])
+
+
 class GuideExtractor(Frozen):
     """Views -> codes after ReLU, without dropout, in float32 also under autocast.
 
@@ -70,9 +76,7 @@ class GuideExtractor(Frozen):
         self.mean, self.std = list(info["mean"]), list(info["std"])
         told = ("arch", "data", "accuracy", "view", "source", "provenance")
         self.info = {"layer": layer} | {key: info.get(key) for key in told}
-        with torch.device("meta"):  # without the work
-            shaped = tapped(build_classifier(info["arch"], 2).eval(), info["arch"], layer)
-            self.shape: tuple[int, ...] = tuple(shaped(torch.zeros(1, 3, self.side, self.side)).shape[1:])
+        self.shape = code_shape(info["arch"], layer, self.side)
 
     def forward(self, views: Tensor) -> Tensor:
         """uint8 B,S,S,3 or float B,3,S,S in [-1, 1], of any side -> B,F or B,C,S,S, not negative."""

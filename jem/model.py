@@ -12,31 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.blocks import upcast
+from common.classifier import SIDES
 from common.data.module import ImageData
 from common.data.records import Records, Sample
 from common.errors import UserError, choose
 from common.losses import l1
 from common.pictures import Images, Request, Sheet, find_images, pixels
-from jem.extractor import EXTRACTORS, LAYERS, UNTRAINED, GuideExtractor, rms
+from jem.extractor import EXTRACTORS, LAYERS, UNTRAINED, GuideExtractor, code_shape, rms
 from jem.gan_cls import GANCLS, Settings
 from jem.guidance import GuidePhoto, extractor_of, guides_of_photos, read_guidance, segmenter_of
 from jem.networks import Discriminator, Generator, GuidedDiscriminator
 from jem.segmenter import Segmenter
 
-CODES = {  # of an extractor, the shape of fc7 and of conv5 (docs/jem.md, Which layer)
-    "alexnet": ((4096,), (256, 13, 13)),
-    **dict.fromkeys(["vgg16", "vgg16_bn", "vgg19"], ((4096,), (512, 14, 14))),
-    "alexnet_tiny": ((128,), (32, 3, 3)),
-    **dict.fromkeys(["vgg16_tiny", "vgg16_bn_tiny"], ((128,), (64, 4, 4))),
-}
 LAYOUT = 16  # pixels a side, of what the layout term compares
 MADE_BY = ("layer", "view", "source")  # of `guide` what decides, with the extractor, which codes there are
 
 
-def code_shape(extractor: str, layer: str) -> tuple[int, ...]:
+def guide_shape(extractor: str, layer: str) -> tuple[int, ...]:
     """Shape of a guide. extractor: of `EXTRACTORS`, with `random_` in front for an untrained one."""
     choose("model.guide.extractor", extractor, [*EXTRACTORS, *(f"{UNTRAINED}{name}" for name in EXTRACTORS)])
-    return CODES[extractor.removeprefix(UNTRAINED)][LAYERS.index(choose("model.guide.layer", layer, LAYERS))]
+    arch = extractor.removeprefix(UNTRAINED)
+    return code_shape(arch, choose("model.guide.layer", layer, LAYERS), SIDES[arch])
 
 
 class JEM(GANCLS):
@@ -74,7 +70,7 @@ class JEM(GANCLS):
         through, for task=sample and task=figure alone.
         """
         self.network = f"{guide['extractor']}{guide['variant']}"
-        self.code = code_shape(self.network, guide["layer"])
+        self.code = guide_shape(self.network, guide["layer"])
         super().__init__(**gan_cls)
         self.save_hyperparameters()
         self.guide, self.guidance_file = guide, guidance

@@ -469,7 +469,7 @@ def test_other_files_of_the_port_are_refused(port: Any, tmp_path: Path) -> None:
 def of_settings(found: Published, **changes: Any) -> Any:
     """model=gan_cls with the settings of a file."""
     groups = {
-        f"{group}__{name}": value
+        f"{group}.{name}": value
         for group in ("sentence", "generator", "discriminator")
         for name, value in found.settings[group].items()
     }
@@ -485,7 +485,7 @@ def test_the_model_restores_them(
     for letter, net in zip("GD", (torch_g(), torch_d()), strict=True):
         (tmp_path / f"flowers_net_{letter}.t7").write_bytes(t7(net))
     found = read_published(tmp_path / file)
-    model = of_settings(found, average={"decay": 0.5})
+    model = of_settings(found, **{"average.decay": 0.5})
     model.restore(tmp_path / file)
     g, d = built(found)
     z, t = inputs
@@ -493,7 +493,7 @@ def test_the_model_restores_them(
     assert torch.equal(model.infer(z, t), x)
     assert torch.equal(model.generator.eval()(z, t), x)
     assert torch.equal(model.discriminator.eval()(x, t), d(x, t))
-    other = of_settings(found, sentence__norm="rms", generator__ngf=3)
+    other = of_settings(found, **{"sentence.norm": "rms", "generator.ngf": 3})
     before = other.infer(z, t)
     said = refusal(lambda: other.restore(tmp_path / file))
     assert 'model.sentence.norm="none" model.generator.ngf=2' in said

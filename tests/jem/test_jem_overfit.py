@@ -13,9 +13,8 @@ from common.data.readers.oxford102 import Oxford102
 from common.losses import weighted
 from common.metrics.functions import from_uint8
 from jem.model import JEM
-from tests.jem.test_jem_step import drawn, settings
-
-LOSS = {"d": {"real": 1.0, "mismatch": 1 / 3, "fake": 1 / 3, "guide": 1 / 3}, "g": {"adversarial": 1.0, "layout": 10.0}}
+from tests.jem.test_jem_step import drawn
+from tests.worlds.settings import settings
 
 
 def flowers(root: Path) -> Tensor:
@@ -29,13 +28,8 @@ def flowers(root: Path) -> Tensor:
 
 def plus() -> JEM:
     torch.manual_seed(0)
-    plain = settings(image_size=64, loss=LOSS)
-    plain["generator"] |= {"ngf": 16, "z_dim": 100, "text_width": 256, "inject": "all", "grid": 4, "guide_width": 256}
-    plain["discriminator"] |= {"ndf": 16, "text_width": 256, "guide_width": 256}
-    guide = {"extractor": "alexnet", "variant": "_tiny", "layer": "fc7", "view": "raw", "source": "official"}
-    model = JEM(
-        **plain, guide=guide | {"center": False, "shuffle": False}, guidance=None, extractor=None, segmenter=None
-    )
+    small = {"ngf": 16, "ndf": 16, "sentence.dim": 12, "guide.variant": "_tiny", "text_cache": None, "fused": False}
+    model = JEM(**settings("jem_plus", image_size=64, **small))
     model.table, model.counts = drawn(8, 1, 12, seed=4), torch.ones(8, dtype=torch.int64)
     model.codes = drawn(8, 128, seed=3)[:, None].expand(-1, 2, -1)
     model.training_rows = torch.arange(8)
@@ -68,11 +62,11 @@ def test_eight_flowers_are_painted_by_their_guides(tmp_path: Path) -> None:
         v, other_v = model.guides(batch)  # type: ignore[arg-type]
         images = model.generator(model.noise(8), t, v)
         opt_d.zero_grad()
-        weighted(model.d_terms(batch, t, wrong, images.detach(), v, other_v), LOSS["d"]).backward()  # type: ignore[arg-type]
+        weighted(model.d_terms(batch, t, wrong, images.detach(), v, other_v), model.loss["d"]).backward()  # type: ignore[arg-type]
         opt_d.step()
         opt_g.zero_grad()
         model.discriminator.requires_grad_(False)
-        weighted(model.g_terms(x, images, t, 8, v), LOSS["g"]).backward()
+        weighted(model.g_terms(x, images, t, 8, v), model.loss["g"]).backward()
         model.discriminator.requires_grad_(True)
         opt_g.step()
     last, nearest = apart()

@@ -78,7 +78,7 @@ class Both:
 
 def as_theirs(habits: Habits) -> dict[str, Any]:
     """Settings of ours that do the same."""
-    return {"step__mismatch": "image", "step__g_updates": habits.g_updates, "step__resample_noise": habits.redraw}
+    return {"mismatch": "image", "g_updates": habits.g_updates, "resample_noise": habits.redraw}
 
 
 @pytest.mark.parametrize("code", HABITS)
@@ -94,7 +94,7 @@ def test_losses_and_gradients_are_those_of_the_public_step(tmp_path: Path, code:
 @pytest.mark.parametrize("code", HABITS)
 def test_a_shared_trunk_judges_photo_and_picture_alike(tmp_path: Path, code: str) -> None:
     """Our own step, in which a wrong sentence stands for a wrong photo: what does not depend on that is the same."""
-    both = Both(tmp_path, HABITS[code], step__g_updates=HABITS[code].g_updates)
+    both = Both(tmp_path, HABITS[code], g_updates=HABITS[code].g_updates)
     assert not both.compared.same_terms
     assert both.apart < SAME
     assert not torch.allclose(both.ours["d"][0], both.theirs["d"][0])
@@ -103,7 +103,7 @@ def test_a_shared_trunk_judges_photo_and_picture_alike(tmp_path: Path, code: str
 def test_another_noise_is_found_out(tmp_path: Path) -> None:
     """What is compared tells a step that redraws from one that does not."""
     habits = HABITS["[R]"]
-    both = Both(tmp_path, habits, **as_theirs(habits) | {"step__resample_noise": False})
+    both = Both(tmp_path, habits, **as_theirs(habits) | {"resample_noise": False})
     agree(both.ours["d"], both.theirs["d"])
     assert not torch.allclose(both.ours["g"][0], both.theirs["g"][0])
 

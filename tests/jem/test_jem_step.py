@@ -8,63 +8,33 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.losses import weighted
+from jem.extractor import EXTRACTORS
 from jem.gan_cls import GANCLS, adversarial, fake, interpolated, real
-from jem.model import CODES, JEM, code_shape
+from jem.model import JEM, guide_shape
 from tests.agree import agree
+from tests.worlds.settings import settings
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 T, F, N = 12, 128, 6  # of a sentence vector, of a code, photos in the tables
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "image_size": 32,
-        "loss": {"d": {"real": 1.0, "mismatch": 0.5, "fake": 0.5}, "g": {"adversarial": 1.0}},
-        "text": None,
-        "text_cache": None,
-        "sentence": {"dims": "uni", "dim": T, "norm": "rms", "captions": 1},
-        "generator": {"arch": "dcgan", "ngf": 4, "z_dim": 3, "text_width": 6, "kernel": 5},
-        "discriminator": {"ndf": 4, "text_width": 6, "kernel": 5, "unit": False},
-        "step": {
-            "noise": "normal",
-            "g_updates": 1,
-            "resample_noise": False,
-            "mismatch": "caption",
-            "interpolation": "none",
-            "interpolation_weight": 1.0,
-        },
-        "monitor": {"every": None, "images": 4},
-        "judge": None,
-        "optimizer": {"lr": 2e-4, "betas": [0.5, 0.999], "fused": False, "halve_every": None},
-        "average": {"decay": None},
-        "accumulate": 1,
-        "clip": {"g": None, "d": None},
-        "grad_norm_every": 0,
-    }
-    for key, value in changes.items():
-        group, _, name = key.partition("__")
-        if name:
-            plain[group] = plain[group] | {name: value}
-        else:
-            plain[group] = value
-    return plain
+SMALL = {
+    **{"image_size": 32, "sentence.dim": T, "sentence.dims": "uni", "text_cache": None, "monitor.images": 4},
+    **{"ngf": 4, "z_dim": 3, "ndf": 4, "fused": False, "grad_norm_every": 0},
+    **{"generator.text_width": 6, "discriminator.text_width": 6},
+}
 
 
 def gan_cls(**changes: Any) -> GANCLS:
     torch.manual_seed(0)
-    return with_tables(GANCLS(**settings(**changes)))
+    return with_tables(GANCLS(**settings("gan_cls", **{**SMALL, "interpolation": "none", **changes})))
 
 
 def jem(**changes: Any) -> JEM:
     torch.manual_seed(0)
-    guide = {"extractor": "alexnet", "variant": "_tiny", "layer": "fc7", "view": "raw", "source": "official"}
-    guide |= {"center": False, "shuffle": False} | changes.pop("guide", {})
-    loss = {"d": {"real": 1.0, "mismatch": 0.5, "fake": 0.5, "guide": None}, "g": {"adversarial": 1.0, "layout": None}}
-    plain = settings(**({"loss": loss} | changes))
-    plain["generator"] = {"inject": "all", "grid": 2, "guide_width": 5} | plain["generator"]
-    plain["discriminator"] = {"guide_width": None} | plain["discriminator"]
-    model = JEM(**plain, guide=guide, guidance=None, extractor=None, segmenter=None)
+    guides = {"guide.variant": "_tiny", "guide.view": "raw", "grid": 2, "generator.guide_width": 5}
+    model = JEM(**settings("jem", **{**SMALL, **guides, **changes}))
     model.codes = model.ready(drawn(2 * N, F, seed=3)).view(N, 2, F).double()
     model.training_rows = torch.arange(N)
     with_tables(model)
@@ -218,7 +188,7 @@ def test_another_guide_is_never_the_own() -> None:
 
 def test_plus_has_a_fourth_case_and_a_layout() -> None:
     loss = {"d": {"real": 1.0, "mismatch": 0.3, "fake": 0.3, "guide": 0.3}, "g": {"adversarial": 1.0, "layout": 10.0}}
-    d, g, images = terms_of(model := jem(loss=loss, discriminator__guide_width=5), given := batch())
+    d, g, images = terms_of(model := jem(loss=loss, **{"discriminator.guide_width": 5}), given := batch())
     assert set(d) == {"real", "mismatch", "guide", "fake"}
     small = [torch.nn.functional.avg_pool2d(x, 2) for x in (images, given["image"])]
     agree(g["layout"], (small[0] - small[1]).abs().mean())
@@ -235,13 +205,13 @@ def test_a_code_scaled_by_seven_draws_the_same() -> None:
 
 
 def test_centred_codes_lose_the_mean() -> None:
-    model = jem(guide={"center": True})
+    model = jem(center=True)
     model.mean = drawn(F, seed=9)
     agree(model.ready(model.mean[None] + 1.0), torch.ones(1, F))
 
 
 def test_mismatched_images_and_their_absence() -> None:
-    model, given = gan_cls(step__mismatch="image"), batch()
+    model, given = gan_cls(mismatch="image"), batch()
     d, _, _ = terms_of(model, given)
     t = model.normed(model.look_up(given["row"], given["caption"]))
     agree(d["mismatch"], fake(model.discriminator(given["other"], t)))
@@ -251,7 +221,7 @@ def test_mismatched_images_and_their_absence() -> None:
 
 def test_interpolation_adds_half_a_batch_that_d_never_sees() -> None:
     """Sec. 6: B/2 more images in G's turn, none in D's."""
-    model = gan_cls(step__interpolation="mean")
+    model = gan_cls(interpolation="mean")
     sizes: list[int] = []
     model.discriminator.convs[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     _, _, images = terms_of(model, batch())
@@ -260,7 +230,7 @@ def test_interpolation_adds_half_a_batch_that_d_never_sees() -> None:
 
 
 def test_what_the_noise_is() -> None:
-    normal, uniform = gan_cls(), gan_cls(step__noise="uniform")
+    normal, uniform = gan_cls(), gan_cls(noise="uniform")
     many = torch.arange(4000)
     assert abs(float(normal.fixed_noise(many).std()) - 1) < 0.02
     z = uniform.fixed_noise(many)
@@ -270,7 +240,7 @@ def test_what_the_noise_is() -> None:
 
 
 def test_the_mean_of_four_captions() -> None:
-    model = gan_cls(sentence__captions=4)
+    model = gan_cls(captions=4)
     model.table = torch.zeros(N, 2, T).double()
     model.table[:, 1] = 1.0
     torch.manual_seed(0)
@@ -281,17 +251,17 @@ def test_the_mean_of_four_captions() -> None:
 
 @pytest.mark.parametrize(("norm", "length"), [("rms", T**0.5), ("zero", 0.0)])
 def test_sentence_vectors_as_the_networks_take_them(norm: str, length: float) -> None:
-    model = gan_cls(sentence__norm=norm)
+    model = gan_cls(norm=norm)
     agree(model.normed(drawn(3, T)).norm(dim=1), torch.full((3,), length))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sentence__norm": "unit"}, ["model.sentence.norm", "rms"]),
-        ({"step__noise": "pink"}, ["model.step.noise", "normal"]),
-        ({"step__g_updates": 0}, ["model.step.g_updates"]),
-        ({"monitor__every": 0}, ["model.monitor.every"]),
+        ({"sentence.norm": "unit"}, ["model.sentence.norm", "rms"]),
+        ({"step.noise": "pink"}, ["model.step.noise", "normal"]),
+        ({"step.g_updates": 0}, ["model.step.g_updates"]),
+        ({"monitor.every": 0}, ["model.monitor.every"]),
     ],
 )
 def test_settings_that_cannot_be_are_a_sentence(changes: dict[str, Any], words: list[str]) -> None:
@@ -301,8 +271,8 @@ def test_settings_that_cannot_be_are_a_sentence(changes: dict[str, Any], words: 
 
 
 def test_shapes_of_guides() -> None:
-    assert code_shape("random_alexnet", "conv5") == (256, 13, 13)
-    assert code_shape("vgg16", "fc7") == (4096,)
-    assert set(CODES) >= {"alexnet", "vgg16", "vgg16_bn", "vgg19"}
+    assert guide_shape("random_alexnet", "conv5") == (256, 13, 13)
+    assert guide_shape("vgg16", "fc7") == (4096,)
+    assert set(EXTRACTORS) >= {"alexnet", "vgg16", "vgg16_bn", "vgg19"}
     with pytest.raises(UserError, match="alexnet"):
-        code_shape("alexnet2", "fc7")
+        guide_shape("alexnet2", "fc7")
