@@ -1,7 +1,6 @@
 """Classifiers: architectures, what they serve, and a fit on coloured squares."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from common.classifier import (
 )
 from common.errors import UserError
 from tests.agree import agree
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 from tests.worlds.squares import squares
 
 WIDTHS = {"inception_v3": 2048, "vgg16": 4096, "vgg16_bn": 4096, "vgg19": 4096, "alexnet": 4096, "resnet18": 512}
@@ -35,13 +34,6 @@ WIDTHS |= {
     "vgg16_bn_tiny": 128,
     "alexnet_tiny": 128,
     "resnet18_tiny": 64,
-}
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-    "accelerator": "cpu",
 }
 
 
@@ -174,7 +166,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Classifier, Path]:
     model = Classifier(
         **settings("classifier", arch="alexnet_tiny", image_size=64, name="adam", lr=1e-3, warmup_epochs=1)
     )
-    trainer = Trainer(max_epochs=40, default_root_dir=root, enable_checkpointing=False, **QUIET)
+    trainer = Trainer(max_epochs=40, default_root_dir=root, **QUIET)
     trainer.fit(model, datamodule=data)
     assert trainer.callback_metrics["train/loss"] < 1.2  # ln 8 = 2.08
     torch.save(model.export(), root / "classifier.pt")

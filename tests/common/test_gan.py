@@ -16,6 +16,7 @@ from common.gan import GANModule, paired_noise
 from common.tasks.callbacks import SeedEachBatch
 from common.tasks.trainer import AtomicCheckpoints
 from tests.agree import agree
+from tests.worlds.settings import QUIET
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -71,15 +72,10 @@ class Tiny(GANModule):
 
 def fit(model: GANModule, path: Path, *, batch: int = 2, rows: int = 8, **options: object) -> pl.Trainer:
     trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=path,
-        enable_checkpointing=False,
         plugins=[AtomicCheckpoints()],
         callbacks=[SeedEachBatch(0)],
-        **options,  # type: ignore[arg-type]
+        **QUIET | options,
     )
     trainer.fit(model, DataLoader(Rows(rows), batch_size=batch))
     return trainer

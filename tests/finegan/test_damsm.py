@@ -24,17 +24,9 @@ from finegan.damsm import DAMSM
 from finegan.denoise import Denoised
 from finegan.encoders import ImageEncoder
 from tests.worlds.layouts import refusal
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 from tests.worlds.squares import COLOURS, GROUNDS, SIZES, squares
 
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-    "enable_checkpointing": False,
-    "accelerator": "cpu",
-}
 SMALL: dict[str, Any] = {"trunk": "conv", "word_dim": 16, "code_dim": 32}
 NAMES = tuple(
     f"has_{group}::{value}"

@@ -25,17 +25,9 @@ from finegan.is_network import (
     seen,
     shortfalls,
 )
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 from tests.worlds.squares import Squares
 
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-    "enable_checkpointing": False,
-    "accelerator": "cpu",
-}
 TINY: dict[str, Any] = {
     "arch": "alexnet_tiny",
     "image_size": 64,

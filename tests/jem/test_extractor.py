@@ -14,7 +14,7 @@ from common.errors import UserError
 from jem.extractor import GuideClassifier, GuideExtractor, augmented, guide_extractor, read_views, rms
 from tests.agree import agree
 from tests.worlds.layouts import refusal
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 from tests.worlds.squares import squares
 
 COUNTS = {
@@ -24,14 +24,6 @@ COUNTS = {
     "vgg19": (143_667_240, 139_906_194),
 }
 CONV5 = {"alexnet": (256, 13, 13), "vgg16": (512, 14, 14), "vgg16_bn": (512, 14, 14), "vgg19": (512, 14, 14)}
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "use_distributed_sampler": False,
-    "accelerator": "cpu",
-}
 
 
 @pytest.mark.parametrize("arch", COUNTS)

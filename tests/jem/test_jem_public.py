@@ -21,6 +21,7 @@ from tests.agree import agree
 from tests.bench.bench_step import Case, Turns
 from tests.jem.test_jem_step import N, batch, drawn, jem
 from tests.peers.jem_step import HABITS, Habits, PublicStep, decoded
+from tests.worlds.settings import QUIET
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -63,15 +64,7 @@ class Both:
         other.opt_g = descent(other.generator.parameters(), self.theirs["g"])
         other.opt_d = descent(other.discriminator.parameters(), self.theirs["d"])
         turns = Turns(Case(32, B, (), rounds=0), other, SAME)
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            callbacks=[turns],
-            default_root_dir=path,
-            enable_model_summary=False,
-            **quiet,
-        )
+        trainer = pl.Trainer(max_epochs=1, callbacks=[turns], default_root_dir=path, **QUIET)
         trainer.fit(model, datamodule=Fed())
         self.apart, self.compared = turns.apart, other
 

@@ -31,7 +31,7 @@ from jem.segmenter import (
 )
 from tests.jem.test_guidance import job, told
 from tests.worlds.layouts import make_oxford102, refusal
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 
 
 def test_number_1_parameters_of_section_2_6() -> None:
@@ -189,16 +189,7 @@ def test_it_is_tuned_from_cocos_weights_and_serves(coco: Path, tmp_path: Path) -
     cfg = plain(composed(*line, f"paths.artifacts={tmp_path}"), line) | {"prerequisite": True}
     data = load_data(cfg)
     model = tuning(weights=str(coco))
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(model, data)
+    Trainer(max_epochs=1, **QUIET).fit(model, data)
     theirs, mine = torch.load(coco, weights_only=True), model.net.state_dict()
     assert torch.equal(mine["backbone.body.conv1.weight"], theirs["backbone.body.conv1.weight"])  # frozen
     learnt = mine["rpn.head.cls_logits.weight"] - theirs["rpn.head.cls_logits.weight"]

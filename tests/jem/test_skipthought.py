@@ -15,16 +15,9 @@ from common.errors import UserError
 from jem.skipthought import FEWEST, Half, SkipThought, cycles, vocabulary
 from jem.skipthoughts import load_skipthoughts
 from tests.agree import agree
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 from tests.worlds.squares import squares
 
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-    "accelerator": "cpu",
-}
 THREE = tuple(
     (f"a {size} {colour} square on {ground} ground", f"this {ground} one is {colour} and {size}", f"it is {colour}")
     for size in ("small", "large")
@@ -139,7 +132,7 @@ def fit(
 ) -> tuple[SkipThought, Trainer]:
     seed_everything(0)
     net = model(**options)
-    trainer = Trainer(max_epochs=epochs, default_root_dir=root, enable_checkpointing=False, **QUIET)
+    trainer = Trainer(max_epochs=epochs, default_root_dir=root, **QUIET)
     data = squares(root, reads=("caption",), batch_size=16, **{"captions": THREE, "expected": 100} | (world or {}))
     trainer.fit(net, datamodule=data)
     return net, trainer
@@ -231,7 +224,7 @@ def test_a_resumed_fit_is_the_straight_one(tmp_path: Path) -> None:
     fit(tmp_path, 1)[1].save_checkpoint(tmp_path / "one.ckpt")
     again = model()
     data = squares(tmp_path, reads=("caption",), batch_size=16, captions=THREE, expected=100)
-    later = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
+    later = Trainer(max_epochs=2, **QUIET)
     later.fit(again, datamodule=data, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), straight.parameters(), strict=True))
 

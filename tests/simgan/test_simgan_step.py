@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.losses import weighted
 from simgan.model import SIMGAN
 from tests.agree import agree
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 
 D, SIDE, ROWS = 12, 16, 8
 LOSS: dict[str, dict[str, float | None]] = {
@@ -55,16 +55,7 @@ class NoText(SIMGAN):
 def trained(model: SIMGAN, path: Path, steps: int = 1, **options: Any) -> SIMGAN:
     """The model after some steps on one batch, by the real trainer."""
     model.__class__ = NoText
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-        **options,
-    )
+    trainer = pl.Trainer(max_epochs=1, default_root_dir=path, **QUIET | options)
     trainer.fit(model, DataLoader([batch()] * steps, batch_size=None))
     return model
 

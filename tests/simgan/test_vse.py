@@ -16,16 +16,8 @@ from common.errors import UserError
 from common.text import FastText, SentenceEncoder, Vocabulary
 from simgan.embedding import ColourGrid, TextEncoder, load_judge, load_text_encoder
 from simgan.vse import VSE, ranking_cost, ranking_loss, retrieval
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 from tests.worlds.squares import squares
-
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-    "accelerator": "cpu",
-}
 
 # ---- check 4
 
@@ -110,7 +102,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
     model = Classifier(
         **settings("classifier", arch="alexnet_tiny", image_size=64, name="adam", lr=1e-3, warmup_epochs=1)
     )
-    Trainer(max_epochs=30, enable_checkpointing=False, **QUIET).fit(model, datamodule=squares(root))
+    Trainer(max_epochs=30, **QUIET).fit(model, datamodule=squares(root))
     torch.save(model.export(), root / "classifier.pt")
     return str(root / "classifier.pt")
 
@@ -118,7 +110,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
 def fit(root: Path, epochs: int = 1, *, complete: bool = False, **options: Any) -> tuple[VSE, Trainer]:
     seed_everything(0)
     model = VSE(**settings("vse", **{"word_dim": 16, "dim": 32, "views": 2, "lr": 3e-3} | options))
-    trainer = Trainer(max_epochs=epochs, default_root_dir=root, enable_checkpointing=False, **QUIET)
+    trainer = Trainer(max_epochs=epochs, default_root_dir=root, **QUIET)
     trainer.fit(model, datamodule=squares(root, reads=("caption",), expected=80 if complete else 100))
     return model, trainer
 
@@ -190,9 +182,7 @@ def test_every_view_is_used_and_its_choice_survives_a_resume(classifier: str, tm
     seed_everything(5)
     again = VSE(**dict(model.hparams))
     data = squares(tmp_path, reads=("caption",), expected=100)
-    Trainer(max_epochs=2, enable_checkpointing=False, **QUIET).fit(
-        again, datamodule=data, ckpt_path=tmp_path / "one.ckpt", weights_only=True
-    )
+    Trainer(max_epochs=2, **QUIET).fit(again, datamodule=data, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
@@ -224,7 +214,7 @@ def test_the_bar_is_no_verdict_on_a_folder_of_few_images(
 ) -> None:
     model = VSE(**settings("vse", word_dim=16, dim=32, views=2, image_encoder=classifier))
     data = squares(tmp_path, reads=("caption",), per_class=4, batch_size=8, expected=40)  # all of them, and real
-    Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET).fit(model, datamodule=data)
+    Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(model, datamodule=data)
     assert "4 are wanted; going on, since the data are partial, few or drawn" in caplog.text
     assert model.export()["bar"] == {"times_chance": 10.0}
 
@@ -234,7 +224,7 @@ def test_the_bar_is_asked_again_where_nothing_is_left_to_train(classifier: str, 
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     for bar, refused in ((100.0, True), (0.0, False)):
         again = VSE(**settings("vse", word_dim=16, dim=32, views=2, image_encoder=classifier, times_chance=bar))
-        later = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
+        later = Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET)
         whole = squares(tmp_path, reads=("caption",), expected=80)
         later.fit(again, datamodule=whole, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
         if refused:
@@ -331,7 +321,7 @@ def test_drawn_sentences_are_probed_and_others_are_not(tmp_path: Path, fitted: t
     )
     seed_everything(0)
     model = VSE(**settings("vse", image_encoder="colours", word_dim=16, dim=32, views=1, lr=3e-3, times_chance=0))
-    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET)
     trainer.fit(model, datamodule=squares(tmp_path, reads=("caption",), captions=captions, procedural=True))
     assert {name for name in model.recall if name.startswith("probe")} == {"probe_body", "probe_wing"}
     assert trainer.callback_metrics["val/probe_body"] == model.recall["probe_body"]

@@ -14,7 +14,7 @@ from finegan.checkpoints import Encoders
 from finegan.conditions import Conditions, attribute_sequences
 from finegan.encoders import ImageEncoder, RNNEncoder
 from finegan.model import FineGAN
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 
 SIDE, D, ROWS, CLASSES = 64, 16, 16, 4
 COLOURS = ("blue", "red", "white", "black", "yellow", "green")
@@ -97,15 +97,6 @@ def batch(count: int = 6) -> Sample:
 
 def trained(model: FineGAN, path: Path, steps: int = 1, **options: Any) -> FineGAN:
     """The model after some steps on one batch, by the real trainer."""
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-        **options,
-    )
+    trainer = pl.Trainer(max_epochs=1, default_root_dir=path, **QUIET | options)
     trainer.fit(model, DataLoader([batch()] * steps, batch_size=None))
     return model

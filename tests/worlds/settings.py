@@ -1,10 +1,19 @@
-"""A model's settings as conf/ has them, so that a test says only what differs."""
+"""A model's settings as conf/ has them, so that a test says only what differs; and a Trainer's that is not heard."""
 
 import copy
 from functools import lru_cache
 from typing import Any
 
 from common.command import composed, plain
+
+QUIET: dict[str, Any] = {  # of a Trainer: it says nothing and keeps nothing
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "use_distributed_sampler": False,
+    "accelerator": "cpu",
+}
 
 
 @lru_cache

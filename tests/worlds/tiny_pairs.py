@@ -12,7 +12,7 @@ from common.data.records import Sample
 from ggb.model import GGB
 from ggb.pg2 import PG2
 from ggb.serving import PoseGAN
-from tests.worlds.settings import settings
+from tests.worlds.settings import QUIET, settings
 
 S = 64
 LOSS: dict[str, dict[str, float | None]] = {
@@ -74,15 +74,7 @@ def fit(
     checkpoint: Path | None = None,
 ) -> pl.Trainer:
     """Trains on some batches of noise, or on these, by the real trainer."""
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=path,
-    )
+    trainer = pl.Trainer(max_epochs=epochs, default_root_dir=path, **QUIET)
     data = Noise(batches or [batch(seed=i) for i in range(steps)])
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
