@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
 from common.gan import Artifact
-from common.metrics.colour_probe import colour_probe
+from common.metrics.colour_probe import colour_probe, tell_probes
 from common.weights import are_words, flat
 from jem.skipthoughts import END, HALVES, UNKNOWN, gru, half_state, last_states, skipthoughts, tokens
 
@@ -225,10 +225,7 @@ class SkipThought(Artifact):
                 "%s has no sentences of held-out images to compare: the text encoder was not measured",
                 self.data_name,
             )
-        probes = {name.removeprefix("probe_"): value for name, value in self.measured.items() if "probe" in name}
-        if probes:
-            told = ", ".join(f"{part} {100 * value:.0f} %" for part, value in probes.items())
-            log.info("of the colours named in unseen sentences a linear probe reads from the vectors: %s", told)
+        tell_probes(self.measured, "the vectors")
         self.accept()
 
     def shortfalls(self) -> list[str]:

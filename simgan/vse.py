@@ -17,7 +17,7 @@ from common.blocks import upcast
 from common.data.records import Records, Sample
 from common.errors import UserError, check_ranges, choose
 from common.gan import Artifact
-from common.metrics.colour_probe import colour_probe
+from common.metrics.colour_probe import colour_probe, tell_probes
 from common.text import FastText, SentenceEncoder, Vocabulary, read_vectors
 from common.weights import are_words, flat, on_cpu
 from simgan.embedding import ImageEncoder, image_encoder
@@ -200,10 +200,7 @@ class VSE(Artifact):
         self.recall = self.recall or self.measure()
         if not self.recall:
             log.warning("%s holds no images of held-out classes: the text encoder was not measured", self.data_name)
-        probes = {name.removeprefix("probe_"): value for name, value in self.recall.items() if "probe" in name}
-        if probes:
-            told = ", ".join(f"{part} {100 * value:.0f} %" for part, value in probes.items())
-            log.info("of the colours named in unseen sentences a linear probe reads from phi: %s", told)
+        tell_probes(self.recall, "phi")
         self.accept()
 
     def shortfalls(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Which colours sentence vectors tell: what a linear map reads from them of sentences that it was not fitted on."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -8,6 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from common.metrics.colour_match import named_colours
+
+log = logging.getLogger(__name__)
 
 MOST = 6000  # sentences that a probe is fitted on: all would take longer than an encoder's training
 ITERATIONS = 300
@@ -27,9 +30,15 @@ def colour_probe(known: np.ndarray, heard: Sequence[str], new: np.ndarray, unhea
     for part in sorted({part for colours in asked for part in colours}):
         rows, targets = ([k for k, colours in enumerate(all_) if part in colours] for all_ in (told, asked))
         if len({told[k][part] for k in rows}) > 1:
-            with threadpool_limits(
-                1
-            ):  # so small a product, on several threads of a busy machine, takes 30 times as long
+            with threadpool_limits(1):  # on several threads of a busy machine so small a product takes 30 times as long
                 fit = LogisticRegression(max_iter=ITERATIONS).fit(fitted[rows], [told[k][part] for k in rows])
             found[f"probe_{part}"] = float(fit.score(scored[targets], [asked[k][part] for k in targets]))
     return found
+
+
+def tell_probes(measured: Mapping[str, float], vectors: str) -> None:
+    """One line of what `colour_probe` found, where it was measured."""
+    probes = {name.removeprefix("probe_"): value for name, value in measured.items() if name.startswith("probe_")}
+    if probes:
+        told = ", ".join(f"{part} {100 * value:.0f} %" for part, value in probes.items())
+        log.info("of the colours named in unseen sentences a linear probe reads from %s: %s", vectors, told)
