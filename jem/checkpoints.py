@@ -79,6 +79,21 @@ def fitted(kind: type[nn.Module], sizes: Settings, state: State, path: Path) -> 
     return {name: torch.tensor(0) for name in net.state_dict() if name not in state} | state
 
 
+def sizes_of(state: State, text: str, first: str, conv_bias: bool, path: Path) -> tuple[Settings, Settings]:
+    """What G and D of a network of 64 pixels share, and G's own sizes. text, first: names of the weights that the
+    sentence's vector and then the joined one go through first."""
+    with settings_of(path):
+        (width, text_dim), (vector, channels, *_) = state[text].shape, state[first].shape
+    sizes = {"ngf": channels // 8, "z_dim": vector - width, "text_width": width}
+    return {"image_size": SIDE, "text_dim": text_dim}, sizes | {"kernel": 4, "conv_bias": conv_bias}
+
+
+def judge_sizes(state: State, text: str, first: str, conv_bias: bool) -> Settings:
+    """D's own sizes, likewise; first: of the image."""
+    sizes = {"ndf": rows_of(state, first), "text_width": rows_of(state, text)}
+    return sizes | {"kernel": 4, "unit": False, "conv_bias": conv_bias}
+
+
 def rows_of(state: State, name: str) -> int:
     """Length of a tensor; 1 where it is absent, which `check_fit` says then."""
     return len(state[name]) if name in state else 1
@@ -171,17 +186,13 @@ def read_torch7(path: Path) -> Published:
     """[R]'s G, and its D where that is beside it. Biases of convolutions, which training holds at 0, only if they are
     not."""
     state, conv_bias = read_layers(path, ReedGenerator(**SMALLEST, ngf=1, z_dim=1))
-    with settings_of(path):
-        (width, text_dim), (vector, channels, *_) = state["text.0.weight"].shape, state["layers.0.weight"].shape
-    shared = {"image_size": SIDE, "text_dim": text_dim}
-    sizes = {"ngf": channels // 8, "z_dim": vector - width, "text_width": width, "kernel": 4, "conv_bias": conv_bias}
+    shared, sizes = sizes_of(state, "text.0.weight", "layers.0.weight", conv_bias, path)
     state = fitted(ReedGenerator, shared | sizes, state, path)
     judge: State = {}
     theirs: Settings = {}
     if other := beside(path, "_net_G", "_net_D"):
         judge, conv_bias = read_layers(other, ReedDiscriminator(**SMALLEST, ndf=1))
-        widths = {"ndf": rows_of(judge, "convs.0.weight"), "text_width": rows_of(judge, "text.0.weight")}
-        theirs = widths | {"kernel": 4, "unit": False, "conv_bias": conv_bias}
+        theirs = judge_sizes(judge, "text.0.weight", "convs.0.weight", conv_bias)
         judge = fitted(ReedDiscriminator, shared | theirs, judge, other)
     return published(shared, {"arch": "reed", **sizes}, theirs, (state, judge))
 
@@ -240,17 +251,12 @@ def read_port(path: Path) -> Published:
     state = without_parallel(read_state(path))
     if not {"projection.0.weight", "netG.0.weight"} <= set(state):
         raise UserError(f"{path} holds no generator of Text-to-Image-Synthesis: give its gen_*.pth.")
-    with settings_of(path):
-        (width, text_dim), (vector, channels, *_) = state["projection.0.weight"].shape, state["netG.0.weight"].shape
-    shared = {"image_size": SIDE, "text_dim": text_dim}
-    sizes = {"ngf": channels // 8, "z_dim": vector - width, "text_width": width, "kernel": 4, "conv_bias": False}
+    shared, sizes = sizes_of(state, "projection.0.weight", "netG.0.weight", False, path)
     state = fitted(PortGenerator, shared | sizes, state, path)
     judge: State = {}
     theirs: Settings = {}
     if other := beside(path, "gen_", "disc_"):
         judge = without_parallel(read_state(other))
-        width = rows_of(judge, "projector.projection.0.weight")
-        widths = {"ndf": rows_of(judge, "netD_1.0.weight"), "text_width": width}
-        theirs = widths | {"kernel": 4, "unit": False, "conv_bias": False}
+        theirs = judge_sizes(judge, "projector.projection.0.weight", "netD_1.0.weight", False)
         judge = fitted(PortDiscriminator, shared | theirs, judge, other)
     return published(shared, {"arch": "port", **sizes}, theirs, (state, judge))
